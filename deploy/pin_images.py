@@ -107,7 +107,7 @@ def images_in(folder: Path) -> list[Named]:
     found: list[Named] = []
     replaced: set[str] = set()  # names that a kustomization replaces
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-        for name, named in _in_file(path):
+        for name, named in _in_file(path, _read(path)) if _names_images(path) else ():
             replaced |= {name} - {""}
             found.append(named)
     for each in found:
@@ -116,16 +116,23 @@ def images_in(folder: Path) -> list[Named]:
     return [each for each in found if each.tag and each.name != BUILT]
 
 
-def _in_file(path: Path) -> Iterator[tuple[str, Named]]:
-    """Yield each image that a file names, and the name that it replaces in a kustomization, "" elsewhere."""
-    is_kustomization = path.name in ("kustomization.yaml", "kustomization.yml", "Kustomization")
-    if is_kustomization or path.suffix in (".yaml", ".yml"):
-        text = _without_comments(_read(path), r"(?:^|(?<=[ \t]))#[^\r\n]*")
+def _names_images(path: Path) -> bool:
+    return _is_dockerfile(path) or path.name == "Kustomization" or path.suffix in (".yaml", ".yml")
+
+
+def _is_dockerfile(path: Path) -> bool:
+    name = path.name.lower()
+    return name.startswith(("dockerfile", "containerfile")) or name.endswith((".dockerfile", ".containerfile"))
+
+
+def _in_file(path: Path, text: str) -> Iterator[tuple[str, Named]]:
+    """Yield each image that a file's text names, and the name that it replaces in a kustomization, "" elsewhere."""
+    if not _is_dockerfile(path):
+        text = _without_comments(text, r"(?:^|(?<=[ \t]))#[^\r\n]*")
         yield from (("", named) for named in _in_yaml(path, text))
-        if is_kustomization:
+        if path.name in ("kustomization.yaml", "kustomization.yml", "Kustomization"):
             yield from _in_kustomization(path, text)
-    elif path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
-        text = _read(path)
+    else:
         if syntax := _SYNTAX.match(text):
             yield "", _at(path, text, syntax.end())
         yield from (("", named) for named in _in_dockerfile(path, _without_comments(text, r"^[ \t]*#[^\r\n]*")))
@@ -417,9 +424,9 @@ def write(changes: Iterable[tuple[Named, str]]) -> None:
     for each, digest in changes:
         by_path.setdefault(each.path, []).append((each, digest))
     for path, places in by_path.items():
-        if not {each for each, _ in places} <= {named for _, named in _in_file(path)}:
-            raise Mistake(f"{path}: it was changed by another program; run this again")
         text = _read(path)
+        if not {each for each, _ in places} <= {named for _, named in _in_file(path, text)}:
+            raise Mistake(f"{path}: it was changed by another program; run this again")
         for each, digest in sorted(places, key=lambda place: -place[0].start):
             text = text[: each.start] + (each.before + digest if digest else "") + text[each.end :]
         _replace(path.resolve(), text.encode())

@@ -229,6 +229,10 @@ EVENTS: dict[str, LoggedEvent] = {
         "An earlier version made the card. Some of its pixels differed by one level."
     ),
     "card_not_used": LoggedEvent("The card does not belong to this pair and is ignored.", "Do what `remedy` says."),
+    "activations_not_kept": LoggedEvent(
+        "Memory is too small for the activations of the layers that both models share; probes run the whole tower.",
+        "Do what `remedy` says.",
+    ),
     "bank_shrunk": LoggedEvent(
         "Memory holds fewer merged copies of the weights than configured.", "Do what `remedy` says."
     ),

@@ -193,7 +193,7 @@ class DeviceError(FatalError):
 
 
 class DeviceMemoryError(DeviceError):
-    """The device has too little memory for the two weight sets, one merged copy and a chunk of images."""
+    """The device has too little memory for the model."""
 
 
 class TrainingError(FatalError):

@@ -191,6 +191,23 @@ def test_a_worker_that_is_set_to_another_format_than_the_root_got_meanwhile_says
     assert [(line["event"], line["precision"]) for line in lines] == [("precision_set", "fp32")]
 
 
+def test_a_setting_is_recorded_in_a_new_root_alone_and_never_decides_for_a_root_of_an_unknown_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs_on(monkeypatch, "intel")
+    choice = choose_precision(ModelSettings.model_validate({"device": "cpu", "precision": "bf16"}), NEW)
+    store = DictStore()
+    claim_root_precision(store, NEW, choice, is_auto=False)
+    assert precision_of_root(store).precision == "bf16"
+    old = RootPrecision("root", None, is_begun=True)
+    monkeypatch.setattr(module, "precision_of_root", lambda _: old)
+    store = DictStore()
+    claim_root_precision(store, old, choice, is_auto=False)
+    assert layout.NUMERICS not in store.objects
+    claim_root_precision(store, old, choice, is_auto=True)
+    assert layout.NUMERICS in store.objects
+
+
 @pytest.mark.parametrize(
     ("fixture", "processor", "expected", "claimed"),
     [("version_0_2_0", "intel", BF16, "bf16"), ("version_0_2_1", "amd", FP32, "fp32")],

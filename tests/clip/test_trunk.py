@@ -171,6 +171,9 @@ def test_where_activations_do_not_fit_beside_one_copy_a_round_goes_on_without_th
     answered = opened.evaluate({7: all_rows(BATCHES)})
     assert torch.equal(answered[7], reference.logits(7, *BATCHES))
     assert opened._activations is None
+    monkeypatch.undo()
+    subject.open(BATCHES).evaluate({7: all_rows(BATCHES)})
+    assert subject.kept_images == sum(map(len, BATCHES)) - 1, "no later round of this size tries it again"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from adawise.ports import Head
 from adawise.records import DecodedMessage, Frame, Message, RowId, TopicPartition
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
-from adawise.worker.fair_queue import Job, JobStage, Lanes, message_bytes
+from adawise.worker.fair_queue import Job, JobStage, Lane, Lanes, message_bytes
 from adawise.worker.partition import PartitionPolicy, PartitionWork
 from adawise.worker.readiness import Readiness
 from tests.frames import a_frame, turn_of
@@ -327,7 +327,13 @@ def test_batches_of_other_streams_are_begun_between_those_of_a_backlog_however_m
     assert "".join(begun) == "aabbaabbaaaa"
 
 
-def test_small_batches_do_not_take_the_room_that_a_large_batch_of_another_partition_waits_for() -> None:
+@pytest.mark.parametrize("slow", [(0, 1), (1,)], ids=["both are slow", "the small ones are quick"])
+def test_small_batches_do_not_take_the_room_that_a_large_batch_of_another_partition_waits_for(
+    slow: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partitions = {TPS[number].partition for number in slow}
+    is_slow = property(lambda lane: bool(lane.waiting) and lane.waiting[0].message.partition in partitions)
+    monkeypatch.setattr(Lane, "is_slow", is_slow)
     clock = itertools.count()
     pool = Prefetch(
         decode, streams, is_single=lambda _: True, image_bytes=IMAGE_BYTES, threads=0, clock=lambda: float(next(clock))
@@ -351,7 +357,7 @@ def test_small_batches_do_not_take_the_room_that_a_large_batch_of_another_partit
             rules[partition].read("a")
 
     def decode_what_there_is_room_for() -> None:
-        while (job := pool._next()) is not None:
+        while (job := pool._next() or pool._next(quick=True)) is not None:
             pool._do(job)
 
     put(0, 40)

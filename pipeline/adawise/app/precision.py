@@ -176,7 +176,8 @@ def _earlier(device: Device) -> Precision:
 def claim_root_precision(store: Store, kept: RootPrecision, choice: PrecisionChoice, *, is_auto: bool) -> None:
     """Record in a root the number format that its workers follow, unless it is recorded.
 
-    It is the one in which the root was served, or else the one of this worker. A damaged claim stays as it is.
+    It is the one in which the root was served, or else the one of this worker, by rule or by setting; in a root whose
+    format is not known, a setting records nothing. A damaged claim stays as it is.
     The root is read again, because `kept` is of the time before the pair was loaded. Call it after the first forwards:
     a format in which this machine computes numbers that are not finite must not become that of all workers.
 
@@ -186,6 +187,8 @@ def claim_root_precision(store: Store, kept: RootPrecision, choice: PrecisionCho
     now = precision_of_root(store)
     if now.damage:
         return
+    if not is_auto and now.is_begun and now.precision is None:
+        return  # an earlier version served it, and a setting of one worker must not decide for those with `auto`
     ours = kept.precision or choice.chosen
     if is_auto and now.precision is None and now.is_begun and not kept.is_begun:
         raise PrecisionTaken(f"{store}: expected to begin it in {ours}, but an earlier version has begun it {_AGAIN}")
@@ -214,7 +217,7 @@ def log_damage(kept: RootPrecision) -> None:
 
 
 def first_known(candidates: Iterable[RootPrecision]) -> RootPrecision:
-    """Return the first that names a number format; else the first whose root is begun; else any."""
+    """Return the first that names a number format; else the first whose root is begun; else one of no root."""
     found = RootPrecision("")
     for each in candidates:
         if each.precision is not None:

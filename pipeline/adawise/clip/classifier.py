@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -87,6 +88,7 @@ class PairClassifier:
         self._embeddings_id = f" {ENCODER}"
         self.images = self.rows = 0  # passed through the tower, or its tail; rows include padding
         self._trunk: Forward | None = None  # what the device captured of the trunk
+        self._fitting_images = sys.maxsize  # of a round whose activations fit into the device's memory
         try:
             with device.guarded():
                 self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
@@ -293,7 +295,18 @@ class PairClassifier:
     def kept_images(self) -> int:
         """The most images of a round whose activations are kept; 0 if the tower is not cut."""
         each = self.bank.activation_bytes
-        return _ACTIVATION_BYTES // each if each else 0
+        return min(_ACTIVATION_BYTES // each, self._fitting_images) if each else 0
+
+    def keep_fewer_activations(self, images: int) -> None:
+        """Keep no activations of rounds of so many images from now on, for which the device had no memory."""
+        self._fitting_images = images - 1
+        _log.warning(
+            "activations_not_kept",
+            images=images,
+            remedy="the device has no memory for the activations of a round beside one merged copy: each probe runs "
+            "the whole tower, which costs time and changes no result; lower model.chunk_rows, or give the worker a "
+            "separate device",
+        )
 
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
         """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
@@ -458,8 +471,8 @@ class PairRound:
 
     def __init__(self, classifier: PairClassifier, batches: Sequence[Tensor]) -> None:
         self._classifier, self._batches = classifier, batches
-        *self._starts, images = np.cumsum([0, *map(len, batches)]).tolist()
-        self._keeps = images <= classifier.kept_images
+        *self._starts, self._images = np.cumsum([0, *map(len, batches)]).tolist()
+        self._keeps = self._images <= classifier.kept_images
         self._activations: Tensor | None = None
 
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
@@ -468,6 +481,7 @@ class PairRound:
             with suppress(DeviceMemoryError):
                 return self._evaluate_kept(requested)
             self._keeps, self._activations = False, None
+            self._classifier.keep_fewer_activations(self._images)
         return of_images(self._batches, self._classifier.evaluate)(requested)
 
     def _evaluate_kept(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:

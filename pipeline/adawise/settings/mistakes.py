@@ -17,7 +17,7 @@ from adawise.text import counted, near_match
 NOT_SET = "not set"
 """The `origin` of a mistake about a value that is missing."""
 
-_MISSPELT = 0.85  # similarity of names that differ by one character, added, left out or changed
+_MISSPELT = 0.85  # similarity of long names that differ by one character
 
 
 @dataclass(frozen=True, slots=True)

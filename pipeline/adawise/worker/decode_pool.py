@@ -28,7 +28,7 @@ class Prefetch:
         isolated_streams: as `streams`, for these messages.
         end_isolated: ends the isolated decodes under way.
         is_single: returns whether a message is one image, by its first bytes. Such a message may wait until its batch
-            is ready to be decoded, if memory is short. All others are decoded at once.
+            is ready to be decoded, if memory is short. All others are decoded in their turn.
         image_bytes: bytes of the image of such a message, once it is decoded.
         threads: how many threads, >= 1. One more takes only quick messages, which then need not wait for a slow one.
         clock: CPU seconds of the calling thread.
@@ -255,7 +255,8 @@ class Prefetch:
         for partition in partitions:
             if found is None and partition.waiting and not (is_full and promised):
                 found = partition.next(quick=quick, eager=is_eager, images=images, must=not promised)
-                if partition.lacks_room:  # else small batches of other partitions would take what becomes free
+                # Else small batches of other partitions would take the room that becomes free.
+                if partition.lacks_room and not is_eager:
                     break
         if found is None and not self._running and not any(p.ready for p in partitions):
             for partition in partitions:

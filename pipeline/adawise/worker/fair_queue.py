@@ -327,7 +327,10 @@ class Lanes:
             images: how many images there is room for.
             must: begin a batch even if there is not enough room for it.
         """
-        self.lacks_room = False
+        if not quick:
+            self.lacks_room = False
+        elif self.lacks_room and not eager:  # a lane that only the other threads look at waits for it
+            return None
         while (lane := self.first(quick=quick)) is not None or (eager and not quick and self._held):
             if lane is None:
                 self.release(next(iter(self._held)))

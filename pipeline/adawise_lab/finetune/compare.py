@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import structlog
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from adawise.clip.load import stated_blocks
 from adawise.console import paper, print_json
 from adawise.errors import DivergedError, SettingsError, TrainingError
 from adawise.settings import ModelSettings
@@ -27,7 +29,7 @@ from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest, finetune
 from adawise_lab.finetune.folder import Folder, write_bytes
 from adawise_lab.finetune.learner import image_blocks
 from adawise_lab.finetune.report import settings_lines, within_points
-from adawise_lab.finetune.training import read_data, starting_model
+from adawise_lab.finetune.training import starting_model
 
 BLOCKS = (None, 8, 6, 4, 2)
 """The numbers of blocks that are compared; None: all, and what comes before them."""
@@ -123,8 +125,6 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
     """
     numbers = _numbers(request)
     _check_folders(request, numbers)
-    if request.overwrite:
-        _clear(request)
     request.output.mkdir(parents=True, exist_ok=True)
     seconds = _seconds(request.output) if request.resume else {}
     runs, held_out = list[BlocksRun](), 0
@@ -168,7 +168,11 @@ def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
             f"finetune.blocks is {settings.finetune.blocks}, and --compare-blocks trains several numbers of blocks: "
             "leave one of them out"
         )
-    there = image_blocks(name for name, _ in starting_model(settings).model.named_parameters())
+    model = settings.model
+    assert model.theta_0 is not None  # the command line has checked it
+    there = stated_blocks(model.architecture, model.theta_0)
+    if there is None:
+        there = image_blocks(name for name, _ in starting_model(settings).model.named_parameters())
     numbers = [blocks for blocks in BLOCKS if blocks is None or blocks < there]
     if len(numbers) < 2:
         raise SettingsError(
@@ -180,8 +184,7 @@ def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
 
 def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> None:
     """Raise SettingsError before the first run if one of the folders is in use, or there is nothing to resume."""
-    if request.output.exists() and not request.output.is_dir():
-        Folder(request.output).check(resume=False, overwrite=True)  # says so
+    Folder(request.output).check(resume=False, overwrite=True)  # it is no file
     folders = [Folder(request.output / folder_name(blocks)) for blocks in numbers]
     if request.resume and not any(map(_can_resume, folders)):
         raise SettingsError(
@@ -191,16 +194,15 @@ def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> N
         folder.check(resume=False, overwrite=request.overwrite)
 
 
-def _clear(request: FinetuneRequest) -> None:
-    """Remove what an earlier comparison left, once it is known that there are images to train on.
+def _clear(output: Path) -> None:
+    """Remove what an earlier comparison left.
 
     If only the runs that are reached replaced theirs, --resume would go on with runs of both comparisons.
     """
-    read_data(request.settings, request.labelled, request.validation)
     for blocks in BLOCKS:
-        Folder(request.output / folder_name(blocks)).clear()
+        Folder(output / folder_name(blocks)).clear()
     for name in (RESULT, PAGE):
-        (request.output / name).unlink(missing_ok=True)
+        (output / name).unlink(missing_ok=True)
 
 
 def _can_resume(folder: Folder) -> bool:
@@ -218,6 +220,7 @@ def _request(request: FinetuneRequest, blocks: int | None) -> FinetuneRequest:
         output=folder.path,
         resume=resume,
         overwrite=request.overwrite or (request.resume and not resume),
+        begins=partial(_clear, request.output) if request.overwrite and blocks is BLOCKS[0] else None,
     )
 
 
@@ -230,7 +233,8 @@ def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[None
     folder, name = Folder(request.output), request.output.name
     if not request.resume:
         seconds.pop(name, None)
-    ending, began = _ending(folder), time.monotonic()
+    # A run that is made anew removes the one before it.
+    ending, began = _ending(folder) if request.resume else None, time.monotonic()
 
     def note() -> None:
         now = _ending(folder)
@@ -242,7 +246,7 @@ def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[None
 
     try:
         yield
-    except SettingsError:  # a mistake in the command, most likely: what an earlier comparison left stays
+    except SettingsError:  # a mistake in the command, most likely: no run began, and what was there stays
         raise
     except BaseException:
         with suppress(TrainingError):  # there may be no room, which the error of the run says
@@ -335,8 +339,12 @@ def cells(run: BlocksRun) -> list[str]:
     ]
 
 
-OF_FOLDERS = "Each run that did not fail has a pair with its card in its folder."
 HEADERS = (*GROUPS.values(), "mean", "served by", "theta_1", "FE", "forward cost", "second alpha", "minutes")
+
+
+def of_folders(comparison: BlocksComparison) -> str:
+    """Return the sentence about the folders of the runs; "" if no run made a pair."""
+    return "" if comparison.error else "Each run that did not fail has a pair with its card in its folder."
 
 
 def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_json: bool) -> None:
@@ -354,7 +362,7 @@ def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_js
     for failure in comparison.failures:
         paper().print(failure, soft_wrap=True)
     print(comparison.why)
-    print(f"\n{comparison.folder / RESULT} has the same. {OF_FOLDERS}")
+    print(f"\n{comparison.folder / RESULT} has the same. {of_folders(comparison)}".rstrip())
     if comparison.chosen is not None:
         from adawise.card.card import read_card
 

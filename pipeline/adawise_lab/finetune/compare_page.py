@@ -14,7 +14,7 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.render import render
 from adawise.text import three, two
-from adawise_lab.finetune.compare import GROUPS, HEADERS, OF_FOLDERS, BlocksComparison, BlocksRun, caution, cells
+from adawise_lab.finetune.compare import GROUPS, HEADERS, BlocksComparison, BlocksRun, caution, cells, of_folders
 
 _HEIGHT = 240
 _SERIES = {
@@ -33,7 +33,12 @@ def page(comparison: BlocksComparison, command: Sequence[str]) -> str:
         "adawise_lab.finetune",
         "comparison.html.j2",
         headline="No pair was judged" if chosen is None else f"Blocks to train: would choose {chosen.name}",
-        sentences=[comparison.why, caution(comparison), *comparison.failures, f"The choice is yours. {OF_FOLDERS}"],
+        sentences=[
+            comparison.why,
+            caution(comparison),
+            *comparison.failures,
+            f"The choice is yours. {of_folders(comparison)}".rstrip(),
+        ],
         contents=[(section.anchor, section.heading) for section in sections],
         command=shlex.join(["adawise", *command]),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("adawise", "torch")}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class FinetuneRequest:
         resume: go on with the run in the folder.
         overwrite: start anew in the folder.
         command: the arguments that the page names.
+        begins: called once all is checked, before a run that is not resumed replaces what is in the folder.
     """
 
     settings: Settings
@@ -69,6 +70,7 @@ class FinetuneRequest:
     resume: bool = False
     overwrite: bool = False
     command: Sequence[str] = ()
+    begins: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +110,8 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         run = job.run(start)
         after = stages_after(run, settings, data)
         forecast = Forecast(run, after)
+        if request.begins is not None and not resume:
+            request.begins()
         prepare(run, job, start, Begin(resume and ended is None, ended))
         if run.progress.contents_unknown:
             notes.append(UNKNOWN_CONTENTS)

@@ -149,9 +149,11 @@ def test_a_comparison_that_is_made_anew_keeps_no_run_of_the_one_before(
         record.write_text("{}")
     kept = folder / "out" / "comparison.json"
     kept.write_text('{"seconds": {"all": 600.0, "blocks-2": 300.0}}')
-    monkeypatch.setattr(compare, "finetune", lambda request: None)
     (folder / "none").mkdir()
     assert finetune(folder, "--compare-blocks", "--overwrite", "--labelled", "none") == 2
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert finetune(folder, *ONE, "--compare-blocks", "--overwrite", "--finetune.mlflow") == 2
+    monkeypatch.setattr(compare, "finetune", lambda request: request.begins and request.begins())
     assert all(record.exists() for record in (*earlier, kept)), "there is nothing to replace them"
     assert finetune(folder, *ONE, "--compare-blocks", "--overwrite") == INTERRUPTED
     assert not any(record.exists() for record in earlier)
@@ -223,6 +225,7 @@ def test_what_cannot_be_compared_is_refused(
     blocks: int,
     expected: str,
 ) -> None:
+    monkeypatch.setattr(compare, "stated_blocks", lambda *_: blocks or None)
     monkeypatch.setattr(compare, "image_blocks", lambda _names: blocks)
     assert finetune(folder, *ONE, "--compare-blocks", *flags) == 2
     assert expected in message(capsys)
