@@ -116,6 +116,29 @@ def test_a_rate_that_made_a_pair_that_must_not_serve_is_not_chosen(
     assert "there is no recipe all,3e-5" in capsys.readouterr().err
 
 
+def test_a_training_that_diverged_ends_no_sweep_and_a_report_without_a_full_recipe_says_so(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverging(name: str, recipe: BlocksRecipe, seed: int, place: Path, **_: bool) -> None:
+        if recipe == FULL:
+            raise subprocess.CalledProcessError(1, "finetune")
+        if recipe == FASTER:
+            (place / "pair" / "rejected").mkdir(parents=True)
+            (place / "pair" / "rejected" / "finetune.json").write_text("{}")
+            raise subprocess.CalledProcessError(1, "finetune")
+        add_run(sweep, name, recipe, seed)
+
+    monkeypatch.setattr(blocks, "carry_out", diverging)
+    command = ["blocks", str(sweep.folder), "--pairs", "a", "--recipes", "all,1e-5 all,2e-5 2,2e-5", "--seeds", "1"]
+    monkeypatch.setattr("sys.argv", command)
+    blocks.main()
+    assert "a all,1e-5 0: Command 'finetune' returned" in capsys.readouterr().err
+    *_, row, rejected, choice = Sweep(sweep.folder).report()
+    assert row.startswith("| 2,2e-5 | 1 |")
+    assert rejected == "| all,2e-5 | 0, 1 rejected |"
+    assert choice.startswith("\nNo choice: ")
+
+
 def test_tables_that_a_kill_left_unfinished_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "0"
     (place / "tables").mkdir(parents=True)

@@ -7,7 +7,8 @@ Each run makes a pair with `adawise finetune` as a user would, writes the tables
 streams of them by `warm` and by `auto`, with the card that the command made. Images, classes and corruptions are those
 of the pair, whatever its recipe is, so that recipes are compared image by image. Runs are ordered by training seed,
 then by pair, so that a sweep that ends early has whole comparisons; what was made stays in FOLDER, and a later call
-continues from there. Weights are deleted once the tables are written: a run keeps some 10 MB.
+continues from there. Weights are deleted once the tables are written: a run keeps some 10 MB, and one whose pair must
+not serve keeps all.
 
 Pairs are drawn as those of `own_pairs`, with a fifth of the images unless --full is given: a run of a full pair takes
 an hour on two cores. All is computed in float32, so that processors with and without fast bfloat16 make the same sweep.
@@ -24,6 +25,7 @@ import argparse
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -284,14 +286,21 @@ class Sweep:
 
     def report(self, against: BlocksRecipe | None = None) -> Iterator[str]:
         """Yield a Markdown table of the recipes, with differences in points from `against` (the best full one)."""
-        reference = against or self.best_rate(None)
+        try:
+            reference = against or self.best_rate(None)
+        except ValueError:  # there is none yet
+            reference = RECIPES[0]
         kinds = " / ".join(KINDS)
         columns = ["blocks, rate", "runs", "share", "theta_1", "best fixed", f"`warm` {kinds}", f"`auto` {kinds}"]
         columns += [f"`auto` against {reference.name}", "FE", "forward cost", "worst domain", "minutes"]
         yield f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
         for recipe in self.recipes:
             yield self._line(recipe, reference)
-        yield f"\nChoice: {self.choice().name}"
+        yield from (f"| {r.name} | 0, {n} rejected |" for r, n in self.rejected.items() if r not in self.recipes)
+        try:
+            yield f"\nChoice: {self.choice().name}"
+        except ValueError as error:
+            yield f"\nNo choice: {error}"
 
     def _line(self, recipe: BlocksRecipe, against: BlocksRecipe) -> str:
         mine = self._of(recipe)
@@ -404,9 +413,10 @@ def main() -> None:
                     return
                 try:
                     carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
-                except subprocess.CalledProcessError:
+                except subprocess.CalledProcessError as error:  # it diverged, or was killed: the next call tries again
                     if not (place / _REJECTED).exists():
-                        raise
+                        print(f"{name} {recipe.name} {seed}: {error}", file=sys.stderr, flush=True)
+                        continue
                 print(
                     json.dumps({"pair": name, "recipe": recipe.name, "seed": seed, "at": time.strftime("%H:%M")}),
                     flush=True,
