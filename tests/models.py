@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def write_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any] = CO
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
     state = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def with_weights(folder: Path, source: str, change: Callable[[dict[str, Tensor]], None]) -> str:
+    """A copy of a checkpoint folder with other weights."""
+    shutil.copytree(source.removeprefix("local-dir:"), folder)
+    weights = load_file(folder / "open_clip_model.safetensors")
+    change(weights)
+    save_file(weights, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
 
 

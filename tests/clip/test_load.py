@@ -9,12 +9,12 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints, stated_blocks
 from adawise.errors import CheckpointError
-from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, classifier, write_checkpoint
+from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, classifier, with_weights, write_checkpoint
 
 COCA = {
     "model_cfg": {
@@ -39,15 +39,6 @@ def with_config(folder: Path, source: str, change: Callable[[dict[str, dict[str,
     config = json.loads((folder / "open_clip_config.json").read_text())
     change(config)
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return f"local-dir:{folder}"
-
-
-def with_weights(folder: Path, source: str, change: Callable[[dict[str, Tensor]], None]) -> str:
-    """A copy of a checkpoint folder with other weights."""
-    shutil.copytree(source.removeprefix("local-dir:"), folder)
-    weights = load_file(folder / "open_clip_model.safetensors")
-    change(weights)
-    save_file(weights, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
 
 

@@ -7,12 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adawise.adapt.names import GRID, LEAST_TAIL_SHARE
@@ -20,11 +22,11 @@ from adawise.adapt.rows import all_rows
 from adawise.clip.attention import pack_attention
 from adawise.clip.bank import Bank
 from adawise.clip.classifier import PairClassifier, PairRound, forward_in
-from adawise.clip.load import CheckpointPair
+from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
 from adawise.records import Selection
-from tests.models import CONFIG, SIZE, PairFolder, classifier, load, random_images
+from tests.models import CONFIG, SIZE, PairFolder, classifier, load, random_images, with_weights
 
 DTYPES = [torch.float32, torch.bfloat16]
 IMAGES = random_images(23)
@@ -229,12 +231,40 @@ def cut_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "shared_trunk", forgetful)
 
 
+@pytest.mark.parametrize(("dtype", "copies"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_on_a_processor_layers_that_both_models_share_lie_in_memory_once_for_each_format(
+    pair_folder: PairFolder, tmp_path: Path, dtype: torch.dtype, copies: int
+) -> None:
+    def locked(weights: dict[str, Tensor]) -> None:
+        zero = load_file(pair_folder.weights(0))
+        late = tuple(f"visual.{name}" for name in LATE)
+        weights.update({name: tensor for name, tensor in zero.items() if not name.startswith(late)})
+
+    loaded = load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "1", pair_folder.theta_1, locked))
+    before = [{name: p.clone() for name, p in model.named_parameters()} for model in loaded._models]
+    subject = classifier(loaded, dtype=dtype)
+    expected = subject.logits(7, IMAGES)
+    assert subject.bank.trunk is not None
+    trunk = dict(subject.bank.trunk.named_parameters())
+    zero, one = (dict(model.named_parameters()) for model in loaded._models)
+    for name, values in zip(before[0], zip(*(each.values() for each in before), strict=True), strict=True):
+        assert torch.equal(zero[name], values[0])
+        assert torch.equal(one[name], values[1])
+        places = {model[name].data_ptr() for model in (zero, one)}
+        assert len(places) == (2 if name.startswith("visual.") and name.removeprefix("visual.") not in trunk else 1)
+    for name, parameter in trunk.items():
+        of_models = {t.data_ptr() for t in (loaded.theta_0[name], loaded.theta_1[name], zero[f"visual.{name}"])}
+        assert len(of_models | {parameter.data_ptr()}) == copies
+    assert torch.equal(classifier(loaded, dtype=dtype).logits(7, IMAGES), expected), "another classifier of the pair"
+    assert torch.equal(subject.logits(7, IMAGES), expected)
+
+
 @pytest.mark.parametrize("plant", [stale, cut_too_late])
 def test_a_wrong_cut_and_a_stale_activation_are_found(
-    pair: CheckpointPair, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    pair_folder: PairFolder, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = sharing(pair)
-    reference = whole(shared, torch.float32)
+    pair = load(pair_folder)  # its own, because a wrong cut overwrites what it takes to be equal
+    reference = whole(sharing(pair), torch.float32)
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         check_as_whole(classifier(sharing(pair)), reference)

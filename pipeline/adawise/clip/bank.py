@@ -73,11 +73,15 @@ class Bank:
         self._layout = self._skeleton.layout
         self._ends = self._layout.flatten(theta_0, device), self._layout.flatten(theta_1, device)
         self.trunk: nn.Module | None = None
+        self._shared: dict[str, Tensor] = {}
         self.activation_bytes = 0
         if trunk is not None:
             self.activation_bytes = trunk.shape.numel() * dtype.itemsize
             shared = Skeleton(trunk.trunk, theta_0, buffers)
-            self.trunk = shared.over(shared.layout.flatten(theta_0, device).to(dtype))
+            flat = shared.layout.flatten(theta_0, device)
+            self.trunk = shared.over(flat.to(dtype))
+            if dtype == flat.dtype:
+                self._shared = shared.layout.views(flat)
         self._alphas, self._dtype, self._device = tuple(alphas), dtype, device
         self._copies: OrderedDict[int, MergedCopy] = OrderedDict()
         self.copy_bytes = self._layout.numel * dtype.itemsize
@@ -86,8 +90,11 @@ class Bank:
 
     @property
     def ends(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The parameters of theta_0 and of theta_1 that are merged, by name: views of float32 buffers on the device."""
-        zero, one = (self._layout.views(flat) for flat in self._ends)
+        """The parameters of theta_0 and of theta_1 that the bank has in float32, by name: views of its buffers.
+
+        They are those that are merged and, if the towers run in float32, those of the trunk.
+        """
+        zero, one = (self._layout.views(flat) | self._shared for flat in self._ends)
         return zero, one
 
     def tower(self, index: int) -> nn.Module:

@@ -46,7 +46,7 @@ from adawise.clip.preprocessing import (
     settle,
 )
 from adawise.clip.prompts import Prompts, text_parameters
-from adawise.clip.trunk import NoTrunkError, Trunk, shared_trunk
+from adawise.clip.trunk import NoTrunkError, Trunk, has_equal_bits, shared_trunk
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 from adawise.text import shared_layers
@@ -207,6 +207,7 @@ def _load_checkpoints(
         hashing = both.map(partial(_hash, prepared), models, named)
         tokenizer = _tokenizer(configs, _named(architecture, theta_0))
         hash_0, hash_1 = hashing
+    _share_equal(*models)
     config = used_config(named[0], prepared.values, defaults=_DEFAULTS)
     return CheckpointPair(
         tower=tower,
@@ -223,6 +224,14 @@ def _load_checkpoints(
         _tokenizer=tokenizer,
         used_config=config,
     )
+
+
+def _share_equal(zero: nn.Module, one: nn.Module) -> None:
+    """Let the second model use the first one's memory for parameters that are equal bit for bit, and free its own."""
+    of_zero = dict(zero.named_parameters(remove_duplicate=False))
+    for name, parameter in one.named_parameters(remove_duplicate=False):
+        if has_equal_bits(of_zero[name], parameter):
+            parameter.data = of_zero[name].data
 
 
 def _named_parameters(tower: nn.Module) -> dict[str, Tensor]:

@@ -94,14 +94,15 @@ def shared_trunk(
     tower: nn.Module, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor], image: tuple[int, int, int]
 ) -> Trunk:
     """Cut the tower of a pair by the parameters whose bits differ; see `cut`."""
-    differing = {name for name in theta_0 if not torch.equal(_bits(theta_0[name]), _bits(theta_1[name]))}
+    differing = {name for name in theta_0 if not has_equal_bits(theta_0[name], theta_1[name])}
     if len(differing) == len(theta_0):
         raise NoTrunkError("every parameter of the image tower differs")
     return cut(tower, differing, image)
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(torch.int32)  # zeros of both signs are equal as numbers
+def has_equal_bits(one: Tensor, other: Tensor) -> bool:
+    """Return True if two float32 tensors are equal bit for bit; as numbers, zeros of both signs would be equal."""
+    return torch.equal(*(tensor.contiguous().view(torch.int32) for tensor in (one, other)))
 
 
 def cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int]) -> Trunk:
