@@ -92,6 +92,9 @@ for command in {["", *COMMANDS]!r}:
     [
         ("drift nowhere", "there is no output of a worker in nowhere"),
         ("drift . --against nowhere", "there is no output of a worker in ."),
+        ("verify nowhere", "there is no output of a worker in nowhere"),
+        ("status --root nowhere --no-broker", "there is no output of a worker in nowhere"),
+        ("status --root nowhere --kafka.bootstrap-servers 192.0.2.1:9092", "there is no output of a worker in nowhere"),
         ("run --model.theta-0 tag0 --model.theta-1 tag1 --model.classes twice.txt", "has the class 'cat' twice"),
         ("run --model.theta-0 tag0 --model.theta-1 tag1 --model.classes class.txt", "did you mean "),
     ],

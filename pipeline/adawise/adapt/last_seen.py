@@ -1,6 +1,6 @@
-"""Readers of a few parts of a serialised state: when its stream was last seen, its conditions, its batches. No torch.
+"""Readers of a few parts of a serialised state: when its stream was last seen, its conditions, its batches.
 
-Reading a whole state (`adapt.state`) imports torch, which takes seconds.
+Reading a whole state (`adapt.state`) decodes and checks all of its arrays, which takes longer.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from adawise.adapt.objective import Values
-
 _PRIOR_SLOPE = 0.8  # nats: sd of an image's difference between two alphas, over their distance
 _PRIOR_DEGREES = 8.0  # weight of this guess, in images
 _MEMORY = 0.98  # share kept per probe
@@ -42,14 +40,14 @@ class PairedNoise:
         expected: npt.NDArray[np.float64] = one / np.asarray(images, dtype=np.float64) + _FLOOR
         return expected
 
-    def measured(self, distance: float, differences: Values) -> float:
+    def measured(self, distance: float, differences: npt.NDArray[np.float64]) -> float:
         """Return the variance of the mean of these differences, nats^2: their own, shrunk towards the expected one."""
         images = len(differences)
         one = self.squares / self.degrees * distance**2
         deviations = float(np.square(differences - differences.mean()).sum())
         return (_OWN_DEGREES * one + deviations) / (_OWN_DEGREES + images - 1) / images + _FLOOR
 
-    def learned(self, distance: float, differences: Values) -> PairedNoise:
+    def learned(self, distance: float, differences: npt.NDArray[np.float64]) -> PairedNoise:
         """Return the noise after these differences."""
         if len(differences) < 2:
             return self

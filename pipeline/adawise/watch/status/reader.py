@@ -80,6 +80,9 @@ class FleetReader:
             self._owner = read_owner(self._store) or self._owner
         except StoreUnavailable as error:
             not_asked["root"] = str(error)
+        # Known before the broker is queried, which takes seconds where it does not answer.
+        if self._owner is None and not self.has_begun():
+            raise no_output(self._root, _NAME_ROOT)
         topic, group = (self._topic, self._group) if self._owner is None else (self._owner.topic, self._owner.group)
         connect = self._connect
         if connect is None:
