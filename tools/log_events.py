@@ -261,6 +261,10 @@ EVENTS: dict[str, LoggedEvent] = {
     "replay_continued": LoggedEvent("The folder holds a part of this replay, which continues there."),
     "states_not_taken": LoggedEvent("The initial states were written with other settings. Streams start anew."),
     # cards, evaluation, fine-tuning
+    "classes_taken_from_images": LoggedEvent(
+        "model.classes is not set: the class names are those that the files declare, or the labels of the images.",
+        "Set model.classes to the served names if there are others.",
+    ),
     "images_left_out": LoggedEvent("Images of classes that the pair does not know were left out."),
     "image_skipped": LoggedEvent("An image cannot be read and was skipped.", "The line says why."),
     "images_not_labelled": LoggedEvent("Images without a label were left out."),

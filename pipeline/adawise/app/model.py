@@ -81,11 +81,17 @@ class ModelPair:
         return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
 
 
-def load_model(settings: ModelSettings, decode: DecodeSettings, *, with_card: bool = True) -> ModelPair:
-    """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
+def load_model(
+    settings: ModelSettings, decode: DecodeSettings, *, classes: tuple[str, ...] | None = None, with_card: bool = True
+) -> ModelPair:
+    """Load the pair of the settings, with the prompts and, unless given, the class names of their files.
+
+    See `open_pair`.
+    """
     use_cores(settings.threads)
-    assert settings.classes is not None  # the command line has checked it
-    classes = read_lines(settings.classes, "model.classes", "class name")
+    if classes is None:
+        assert settings.classes is not None  # the command line has checked it
+        classes = read_lines(settings.classes, "model.classes", "class name")
     return open_pair(settings, decode, classes, prompt_templates(settings), with_card=with_card)
 
 

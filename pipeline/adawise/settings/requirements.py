@@ -33,6 +33,8 @@ NEEDED = {
     "model.classes": "the class names are needed",
 }
 """The settings that a worker requires and that have no default, each with a message."""
+OWN_CLASSES = "own classes"
+"""A use of the group `model` where images bring their class names, and model.classes may be left out."""
 
 
 def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tuple[str, str]]:
@@ -40,11 +42,13 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
 
     Args:
         settings: values that are valid alone and together.
-        uses: names of groups; requirements of other groups are not checked.
+        uses: names of groups, and perhaps OWN_CLASSES; requirements of other groups are not checked.
         folder: folder that relative paths refer to.
     """
     if "model" in uses:
         for name, problem in NEEDED.items():
+            if name == "model.classes" and OWN_CLASSES in uses:
+                continue
             if getattr(settings.model, name.removeprefix("model.")) is None:
                 yield name, problem
     if "finetune" in uses and settings.model.theta_0 is None:  # `finetune` makes theta_1 and the class names itself

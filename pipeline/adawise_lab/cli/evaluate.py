@@ -14,6 +14,7 @@ from typing_extensions import override
 from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
 from adawise.settings.group import FilePath, Text
+from adawise.settings.requirements import OWN_CLASSES
 
 
 def _named(default: object, description: str, metavar: str) -> Any:
@@ -54,7 +55,9 @@ class EvaluateCommand(Command):
 
     logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
     images: Text | None = optional(
-        f"labelled images to make tables from, places separated by commas; each is {FORMS}", metavar="PLACES"
+        f"labelled images to make tables from, places separated by commas; each is {FORMS}; "
+        "without model.classes their labels are the class names",
+        metavar="PLACES",
     )
     corrupt: Text | None = optional(
         "corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
@@ -105,11 +108,11 @@ class EvaluateCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Return the groups that must be complete: tables need no models.
+        """Return the groups that must be complete: tables need no models, and images may bring their class names.
 
         Whether an objective needs a card is checked once the strategies are known.
         """
-        return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
+        return frozenset({"model", OWN_CLASSES, "decode", "log"} if "images" in options else {"log"})
 
     @classmethod
     @override

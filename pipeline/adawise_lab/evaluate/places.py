@@ -48,15 +48,27 @@ def domain_names(wanted: TableSources) -> tuple[str, ...]:
 def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[LogitTable, ...], float]:
     """Return the tables of each place's images, clean and under each corruption, and the pair's `tail_share`.
 
+    Without model.classes the class names are those that the files declare, or else the labels, of all places together.
+
     Raises:
-        SettingsError, SourceError: as `domain_names` and `listed`.
+        SettingsError, SourceError: as `domain_names` and `listed`; or there is one class name only.
     """
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
-    assert settings.model.classes is not None  # the command line has checked it
-    classes = read_lines(settings.model.classes, "model.classes", "class name")
+    file = settings.model.classes
+    classes = None if file is None else read_lines(file, "model.classes", "class name")
     # All, so that mistakes are found before anything is computed.
     each = {place: listed(settings, place, classes) for place in wanted.places}
-    model = load_model(settings.model, settings.decode)
+    if classes is None:
+        classes = tuple(
+            dict.fromkeys(name for samples in each.values() for name in samples.declared or samples.classes)
+        )
+        if len(classes) == 1:
+            raise SettingsError(
+                f"--images: all images have the label {classes[0]!r}, and any model would be right. List all served "
+                "names in a file for --model.classes."
+            )
+        _log.info("classes_taken_from_images", classes=len(classes), first=classes[:_SHOWN])
+    model = load_model(settings.model, settings.decode, classes=classes)
     tables: list[LogitTable] = []
     for place, samples in each.items():
         images = image_set(settings, model, samples, set_name(place), wanted.limit)
@@ -83,8 +95,10 @@ def set_name(place: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
 
 
-def listed(settings: Settings, place: Path, classes: tuple[str, ...]) -> Samples:
+def listed(settings: Settings, place: Path, classes: tuple[str, ...] | None) -> Samples:
     """Return the labelled images of a place, with labels of `classes` or of the class names that the place brings.
+
+    Without `classes` any label is allowed.
 
     Raises:
         SettingsError, SourceError: there are none, or some have a label that is no class.

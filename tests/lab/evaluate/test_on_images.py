@@ -65,11 +65,16 @@ def loaded(home: Path) -> ModelPair:
 @pytest.fixture
 def once(loaded: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are made with the pair that was loaded once, whoever asks for it."""
-    monkeypatch.setattr("adawise_lab.evaluate.places.load_model", lambda *_: loaded)
+    monkeypatch.setattr("adawise_lab.evaluate.places.load_model", lambda *_, **__: loaded)
 
 
 def settings(home: Path) -> Settings:
     return read((), environ={}, folder=home, uses=frozenset()).checked()
+
+
+def without_class_names(home: Path) -> Settings:
+    model = settings(home).model.model_copy(update={"classes": None})
+    return settings(home).model_copy(update={"model": model})
 
 
 def tables(
@@ -135,6 +140,42 @@ def test_a_file_with_class_names_of_its_own_is_classified_among_these(
     assert theirs.class_names == names
     assert theirs.logits.shape == (21, 6, 3)
     assert theirs.labels.tolist() == [0, 0, 0, 1, 1, 1]  # kite occurs nowhere, and is a class all the same
+
+
+def test_without_a_file_of_class_names_they_are_those_of_the_images(
+    home: Path, shots: list[Shot], loaded: ModelPair, tmp_path: Path
+) -> None:
+    unlisted = without_class_names(home)
+    names = ("tram", "boat", "kite")
+    write_parquet(tmp_path / "harbour.parquet", [shots[0].png, shots[1].png], [0, 1], names)
+    places = home / "folder/yard", tmp_path / "harbour.parquet"
+    each = tables_of_images(unlisted, TableSources(places, None, tmp_path / "cache", None))[0]
+    for table in each:
+        assert table.class_names == (*sorted(CLASSES), *names)
+    (alone,) = tables_of_images(unlisted, TableSources(places[1:], None, tmp_path / "cache", None))[0]
+    assert alone.class_names == names
+    given = load_model(settings(home).model, settings(home).decode, classes=names)
+    pixels = torch.stack([loaded.checkpoints.preprocess(Image.open(BytesIO(shot.png))) for shot in shots[:2]])
+    np.testing.assert_array_equal(alone.logits[7], given.classifier.logits(7, pixels).numpy())
+
+
+def test_images_of_one_label_need_a_file_of_class_names(home: Path, shots: list[Shot], tmp_path: Path) -> None:
+    unlisted = without_class_names(home)
+    write_folder(tmp_path / "cats", [Shot("cat", shots[0].png)])
+    with pytest.raises(SettingsError, match=r"all images have the label 'cat'.*--model\.classes"):
+        tables_of_images(unlisted, TableSources((tmp_path / "cats",), None, tmp_path / "cache", None))
+
+
+def test_the_command_takes_the_class_names_of_a_file(
+    home: Path, shots: list[Shot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    text = (home / "adawise.toml").read_text()
+    (tmp_path / "adawise.toml").write_text("".join(line for line in text.splitlines(True) if "classes" not in line))
+    write_parquet(tmp_path / "harbour.parquet", [shot.png for shot in shots[:2]], [0, 1], ("tram", "boat", "kite"))
+    assert evaluate(tmp_path, monkeypatch, "--images", "harbour.parquet", *RUN) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["domains"]["harbour_clean"]["classes"] == 3
+    assert "classes_taken_from_images" in found.err
 
 
 @pytest.mark.usefixtures("once")
