@@ -73,6 +73,18 @@ def test_fewer_blocks_are_chosen_only_if_they_are_surely_not_worse(sweep: Sweep)
     assert Sweep(sweep.folder).choice() == better
 
 
+def test_factors_of_low_rank_are_compared_and_are_never_the_choice(sweep: Sweep) -> None:
+    low = blocks._recipe("2r16,5e-4")
+    assert (low.name, low.blocks, low.rank) == ("2r16,5e-4", 2, 16)
+    assert low.program == ("tools.method.low_rank", "16")
+    assert low.flags == ["--finetune.blocks", "2", "--finetune.learning-rate", "5e-4"]
+    for recipe, worse in ((FULL, 0.0), (FEW, 3.0), (low, -1.0)):
+        add_run(sweep, "a", recipe, 0, worse=worse)
+    assert sweep.choice() == FULL
+    rows = [line.split(" | ")[0] for line in sweep.report()]
+    assert rows[1:4] == ["| all,1e-5", "| 2,2e-5", "| 2r16,5e-4"]
+
+
 def test_a_pair_with_more_training_seeds_counts_as_much_as_another(sweep: Sweep) -> None:
     add_run(sweep, "a", FULL, 0)
     add_run(sweep, "b", FULL, 0, worse=1.5)

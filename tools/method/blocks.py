@@ -1,5 +1,7 @@
 """How many blocks to train, and how fast: pairs that differ in `finetune.blocks` and `finetune.learning_rate` alone.
 
+A recipe is named by both, such as `4,2e-5`; `4r16,5e-4` trains factors of rank 16 (`tools.method.low_rank`).
+
     python -m tools.method.blocks FOLDER [--pairs a,b,c] [--seeds 3] [--hours 2] [--full] [--tested]
     python -m tools.method.blocks FOLDER --report [--against all,1e-5]
 
@@ -28,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +52,7 @@ from adawise_lab.evaluate.score import Score, by_domain, interval, ratio, resamp
 from adawise_lab.evaluate.streams import ORDERS
 from adawise_lab.evaluate.tables import read_tables
 from tools.method.development import SOURCES, write_tables
-from tools.method.own_pairs import DEVELOPED, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, OwnPair, make
+from tools.method.own_pairs import DEVELOPED, FINETUNE, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, OwnPair, make
 
 BLOCKS: tuple[int | None, ...] = (None, 6, 4, 2)
 RATES = ("1e-5", "2e-5", "4e-5")
@@ -64,21 +66,28 @@ _NOT_WORSE = 0.3  # points
 
 @dataclass(frozen=True, order=True)
 class BlocksRecipe:
-    """What is compared: the blocks that are trained (None: all), and the highest learning rate."""
+    """What is compared: the blocks that are trained (None: all), the highest learning rate, the rank (None: whole)."""
 
     blocks: int | None
     rate: str
+    rank: int | None = None
 
     @property
     def name(self) -> str:
         """As in folders and on the command line."""
-        return f"{'all' if self.blocks is None else self.blocks},{self.rate}"
+        rank = "" if self.rank is None else f"r{self.rank}"
+        return f"{'all' if self.blocks is None else self.blocks}{rank},{self.rate}"
 
     @property
     def flags(self) -> list[str]:
         """The options of `adawise finetune`."""
         blocks = [] if self.blocks is None else ["--finetune.blocks", str(self.blocks)]
         return [*blocks, "--finetune.learning-rate", self.rate]
+
+    @property
+    def program(self) -> Sequence[str]:
+        """The program that takes these options."""
+        return FINETUNE if self.rank is None else ("tools.method.low_rank", str(self.rank))
 
 
 PAIRS = {
@@ -95,11 +104,14 @@ _STEP = 5  # a table has logits at every fifth alpha, and those between on strai
 
 def _recipe(name: str) -> BlocksRecipe:
     """Return the recipe with that name."""
-    blocks, _, rate = name.partition(",")
-    return BlocksRecipe(None if blocks == "all" else int(blocks), rate)
+    layers, _, rate = name.partition(",")
+    blocks, _, rank = layers.partition("r")
+    return BlocksRecipe(None if blocks == "all" else int(blocks), rate, int(rank) if rank else None)
 
 
 RECIPES = tuple(BlocksRecipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
+LOW_RANK = tuple(BlocksRecipe(4, rate, 16) for rate in ("2e-4", "5e-4", "1e-3"))
+"""Recipes that run only if they are named, and are never the choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +145,8 @@ def carry_out(name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested
     pairs = PAIRS if not full else TESTED if tested else DEVELOPED
     place.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    known = make(pairs[name], place, [*recipe.flags, "--model.precision", "fp32", "--finetune.seed", str(seed)])
+    flags = [*recipe.flags, "--model.precision", "fp32", "--finetune.seed", str(seed)]
+    known = make(pairs[name], place, flags, recipe.program)
     clock = place / "minutes.txt"
     if not clock.exists():
         clock.write_text(f"{(time.monotonic() - began) / 60:.2f}\n")
@@ -248,7 +261,7 @@ class Sweep:
     def recipes(self) -> tuple[BlocksRecipe, ...]:
         """The recipes that have runs: those that train most come first."""
         found = {recipe for _, recipe, _ in self.runs}
-        return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), float(r.rate))))
+        return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), r.rank or 0, float(r.rate))))
 
     @cached_property
     def benches(self) -> Mapping[str, Bench]:
@@ -264,7 +277,7 @@ class Sweep:
         Raises:
             ValueError: there is no such run.
         """
-        same = [recipe for recipe in self.recipes if recipe.blocks == blocks and recipe not in self.rejected]
+        same = [r for r in self.recipes if (r.blocks, r.rank) == (blocks, None) and r not in self.rejected]
         runs = [{(name, seed) for name, other, seed in self.runs if other == recipe} for recipe in same]
         shared = set[tuple[str, int]]().union(*runs).intersection(*runs)
         if not shared:
@@ -274,7 +287,7 @@ class Sweep:
     def choice(self) -> BlocksRecipe:
         """Return the recipe with the fewest blocks that is not worse than the best one that trains everything."""
         full = self.best_rate(None)
-        for blocks in sorted({recipe.blocks for recipe in self.recipes if recipe.blocks is not None}):
+        for blocks in sorted({r.blocks for r in self.recipes if r.blocks is not None and r.rank is None}):
             try:
                 best = self.best_rate(blocks)
             except ValueError:  # its rates have no pair in common yet, or each made one that must not serve
@@ -391,8 +404,8 @@ def main() -> None:
     parser.add_argument("--against", help="the recipe that others are compared with; none: the best that trains all")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
     arguments = parser.parse_args()
-    known = {recipe.name: recipe for recipe in RECIPES}
-    wanted = arguments.recipes.split() if arguments.recipes else [*known]
+    known = {recipe.name: recipe for recipe in (*RECIPES, *LOW_RANK)}
+    wanted = arguments.recipes.split() if arguments.recipes else [recipe.name for recipe in RECIPES]
     for name in (*wanted, *([arguments.against] if arguments.against else ())):
         if name not in known:
             parser.error(f"there is no recipe {name}; there are {' '.join(known)}")

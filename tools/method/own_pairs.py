@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -69,8 +70,11 @@ TESTED = {
 }
 
 
-def make(pair: OwnPair, folder: Path, flags: Sequence[str]) -> frozenset[int]:
-    """The pair in `folder`, if it is not there; the classes that it was tuned on."""
+FINETUNE = ("adawise", "finetune")
+
+
+def make(pair: OwnPair, folder: Path, flags: Sequence[str], program: Sequence[str] = FINETUNE) -> frozenset[int]:
+    """The pair in `folder`, if it is not there, by a program like `adawise finetune`; the classes of its images."""
     table = pq.read_table(DATA / "images" / "train_base.parquet")
     labels = np.array(table["label"].to_pylist())
     rng = np.random.default_rng(pair.seed)
@@ -83,10 +87,13 @@ def make(pair: OwnPair, folder: Path, flags: Sequence[str]) -> frozenset[int]:
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
         (folder / "templates.txt").write_text("".join(f"{template}\n" for template in TEMPLATES))
         theta_0 = f"local-dir:{(DATA / 'pair' / 'theta0').resolve()}"
-        command = ["finetune", "--labelled", "images.parquet", "-o", "pair", "--overwrite", "--model.theta-0", theta_0]
+        command = [*program, "--labelled", "images.parquet", "-o", "pair", "--overwrite", "--model.theta-0", theta_0]
         command += ["--model.architecture", theta_0, "--model.templates", "templates.txt"]
         command += ["--model.classes", "classes.txt", *flags]
-        subprocess.run([sys.executable, "-m", "adawise", *command], cwd=folder, check=True)
+        # A program of `tools` is found from the folder, too.
+        places = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": places}
+        subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=True)
     return frozenset(int(c) for c in known)
 
 
