@@ -325,6 +325,7 @@ def fault_of(
     if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
         return f"replaced {sorted(too_many)[:5]}"
     is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in spare_traces(whole))
+    is_proved |= kind_of(name) in CLAIMS and damage not in LEAVE_NO_CLAIM
     if command == "verify" and not code and is_proved and "there is no segment" not in output.out:
         return "called whole: " + output.out.strip()
     return ""
@@ -335,6 +336,13 @@ PROVED = {
     f"{layout.COMPACTED}/{layout.PREDICTIONS}",
 }
 """What `verify` proves; without plans and traces, a compaction that died leaves a whole root."""
+
+
+CLAIMS = {layout.OWNER, layout.NUMERICS}
+LEAVE_NO_CLAIM = {
+    each.__name__ for each in (gone, renamed, garbage_further_on, copied, a_folder_that_is_a_link_outside)
+}
+"""Damages after which a claim of the whole root is missing or as it was. A missing one is made by the next worker."""
 
 
 def spare_traces(root: Path) -> set[str]:

@@ -55,6 +55,15 @@ def other_sink(*cuts: int, origin: int = 0, of: DictStore | None = None) -> Dict
     return made
 
 
+@pytest.mark.parametrize("key", [layout.OWNER, layout.NUMERICS])
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"layout": 1, "topic": 7, "precision": 16}'])
+def test_a_claim_of_the_whole_root_that_cannot_be_read_is_named(store: DictStore, key: str, data: bytes) -> None:
+    store.objects[key] = data
+    (fault,) = faults_of(store)
+    assert (fault.kind, fault.where) == ("damage", key)
+    assert "the next worker that starts writes it again" in fault.remedy
+
+
 def test_a_whole_sink_has_no_fault(store: DictStore) -> None:
     assert verify(store, contiguous=True, read_state=StreamState.from_bytes) == []
     assert faults_of(DictStore()) == []

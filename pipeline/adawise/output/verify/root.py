@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from adawise.errors import FatalError
+from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
 from adawise.output.finding import Finding
@@ -20,6 +20,7 @@ from adawise.sink import layout
 from adawise.sink.claims import read_origin, read_sink_id
 from adawise.sink.files import beginnings, begun_partitions, is_removed, segment_names
 from adawise.sink.owner import read_owner
+from adawise.sink.precision import read_precision
 from adawise.sink.walk import chains
 from adawise.store.store import Store
 
@@ -56,7 +57,9 @@ def verify_root(
         SourceError, BrokerUnavailable: by `log`.
         StoreUnavailable: the store does not answer.
     """
-    report, owner = RootReport(), None if log is None else read_owner(store)
+    report, owner = RootReport(faults=damaged_claims(store)), None
+    if log is not None and not any(fault.where == layout.OWNER for fault in report.faults):
+        owner = read_owner(store)
     if owner is not None and owner.purpose != "run":  # a replay may be of a part
         owner = None
     if log is not None and owner is not None:  # before the walk: meanwhile chains only grow
@@ -94,6 +97,18 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
             len(log.messages(tp, at, min(at + _STEP, until))[0]) for at in starts
         ):
             yield UnreadPartition(tp, first, until)
+
+
+def damaged_claims(store: Store) -> list[Finding]:
+    """Return the claims of the whole root that cannot be read. One that is missing is made by the next worker."""
+    found = []
+    for key, read in ((layout.OWNER, read_owner), (layout.NUMERICS, read_precision)):
+        try:
+            read(store)
+        except (ChainError, SettingsError):
+            remedy = "restore it from a copy, or remove it: the next worker that starts writes it again"
+            found.append(damage(key, "expected a claim written by this program, but it cannot be read", remedy))
+    return found
 
 
 def strays(store: Store) -> list[Finding]:
