@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib import request as http
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -80,22 +78,6 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
         f"{len(made)} alerts could not be sent to {address}: {why}; check it or correct --alertmanager, and run "
         "the report again, which changes nothing else"
     )
-
-
-def url_problems(url: str) -> Iterator[str]:
-    """Yield what is wrong with an address."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        yield "it is not a URL: host or port cannot be read"
-        return
-    if parts.scheme not in {"http", "https"} or not host:
-        yield "expected a URL such as http://127.0.0.1:9093"
-    if parts.username is not None or parts.password is not None:
-        yield "it may not contain a password, which other users of the machine could see; put a proxy with it in front"
-    if parts.query or parts.fragment:
-        yield "expected only the address, without ? and #"
 
 
 def _log_retry(details: RetryDetails) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -154,9 +155,7 @@ def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if options.get(name) is not None and options.get("since") is None:
             yield name, f"expected --since beside it: the time before it is {what}"
     if options.get("alertmanager") is not None:
-        from adawise_drift.alertmanager import url_problems
-
-        yield from (("alertmanager", problem) for problem in url_problems(options["alertmanager"]))
+        yield from (("alertmanager", problem) for problem in _url_problems(options["alertmanager"]))
     try:
         parse_clocks(separated(options.get("time_zone") or None) or ())
     except ValueError as error:
@@ -166,6 +165,22 @@ def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             parse_limit(part)
         except ValueError as error:
             yield "fail_if", str(error)
+
+
+def _url_problems(url: str) -> Iterator[str]:
+    """Yield what is wrong with the address of an Alertmanager."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        yield "it is not a URL: host or port cannot be read"
+        return
+    if parts.scheme not in {"http", "https"} or not host:
+        yield "expected a URL such as http://127.0.0.1:9093"
+    if parts.username is not None or parts.password is not None:
+        yield "it may not contain a password, which other users of the machine could see; put a proxy with it in front"
+    if parts.query or parts.fragment:
+        yield "expected only the address, without ? and #"
 
 
 def parse_request(

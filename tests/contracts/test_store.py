@@ -16,8 +16,9 @@ import stamina
 from adawise.output.compaction.delete import now_of
 from adawise.output.verify.root import verify
 from adawise.store import object_store
+from adawise.store.answers import AlreadyExists
 from adawise.store.object_store import ATTEMPTS
-from adawise.store.store import AlreadyExists, LocalStore, Store, open_store
+from adawise.store.store import LocalStore, Store, open_store
 from tests.sink.building import IDENTITY, TP, DictStore, OverwritingStore, draft, open_chain
 from tests.store import buckets
 from tests.store.clouds import MOTO_PAGE, azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs

@@ -19,7 +19,8 @@ from adawise.errors import ChainError, FatalError, SettingsError, SourceError
 from adawise.ports import TopicIdentity
 from adawise.settings import Settings
 from adawise.sink import claims
-from adawise.store.store import AlreadyExists, LocalStore, open_store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import LocalStore, open_store
 from tests.store.clouds import new_bucket, open_s3, s3_server
 
 IDENTITY = TopicIdentity("cluster", "an-id", 2)

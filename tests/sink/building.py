@@ -20,7 +20,8 @@ from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, T
 from adawise.sink import schemas
 from adawise.sink.chain import SegmentChain
 from adawise.sink.owner import Owner
-from adawise.store.store import AlreadyExists, Failpoint, Store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Failpoint, Store
 
 CLASSES = ("car", "bus", "empty street")
 TP = TopicPartition("frames", 3)

@@ -9,8 +9,9 @@ import pytest
 import stamina
 
 from adawise.errors import SettingsError, StoreUnavailable
+from adawise.store.answers import AlreadyExists
 from adawise.store.object_store import ATTEMPTS
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.store import Store
 from tests.loopback import Answering, Server, serving
 from tests.store.clouds import open_s3
 

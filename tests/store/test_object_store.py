@@ -19,8 +19,9 @@ from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft
 from adawise.sink.chain import SegmentChain
 from adawise.store import object_store
+from adawise.store.answers import AlreadyExists
 from adawise.store.object_store import ATTEMPTS, open_url
-from adawise.store.store import AlreadyExists, Store, open_store
+from adawise.store.store import Store, open_store
 from tests.brokers import free_ports
 from tests.sink.building import IDENTITY, TP, draft, next_state, open_chain
 from tests.sink.footers import read_segment_footers

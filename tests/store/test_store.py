@@ -15,7 +15,8 @@ from adawise.errors import SettingsError, StoreFull, StoreUnavailable
 from adawise.output.verify.root import verify
 from adawise.sink import layout
 from adawise.store import store
-from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import FAILPOINTS, LocalStore
 from tests.dying import exit_code
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.stored import read_predictions

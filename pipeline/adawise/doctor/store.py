@@ -224,7 +224,7 @@ def prove_store(root: str) -> None:
         StoreUnavailable: the store does not answer.
     """
     from adawise.sink.claims import OVERWRITES
-    from adawise.store.store import AlreadyExists
+    from adawise.store.answers import AlreadyExists
 
     with _trial(root) as (store, key):
         with suppress(AlreadyExists):  # the first call succeeded, and its answer was lost

@@ -24,8 +24,9 @@ from pydantic import Field
 from adawise.errors import ChainError, OrderTaken, SettingsError
 from adawise.records import PairKey
 from adawise.sink import claims, layout
+from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Line, Plain, Share, Text, read_document, write_document
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.store import Store
 
 REPORT_S = 10.0
 """The least seconds between two reports of a worker; a report shows that its worker is alive."""

@@ -16,7 +16,8 @@ from adawise.recording.buffer import Draft
 from adawise.recording.files import RecordedFile, listing_of
 from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_manifest
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Failpoint, Store, open_store
 
 _TRIES = 5  # attempts to list a folder from which retention is removing files
 

@@ -20,7 +20,8 @@ from adawise.recording.buffer import wall_ms
 from adawise.recording.files import Listing, RecordedFile, listing_of, partitions_of
 from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.passes import Passes
 
 EVERY_S = 60.0

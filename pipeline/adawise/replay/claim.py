@@ -13,8 +13,9 @@ from adawise.replay.bounded import Range
 from adawise.sink import layout
 from adawise.sink.files import segment_keys
 from adawise.sink.owner import read_owner
+from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Text, read_document
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.store import Store
 
 _LAYOUT = 1
 _NEW_FOLDER = "use a new folder"

@@ -28,7 +28,8 @@ from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.owner import read_owner
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import footer_of
-from adawise.store.store import AlreadyExists, Store, open_store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Store, open_store
 
 _SEGMENT = re.compile(r"(?P<root>.+)/(?P<key>predictions/topic-[^/]+/partition-[0-9]{5,10}/[^/]+\.parquet)")
 EXPECTED = "a segment ROOT/predictions/topic-T/partition-P/OFFSET.parquet, or ROOT@TIME"

@@ -42,7 +42,8 @@ from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.owner import Owner, check_commits, claim_owner
 from adawise.sink.segment import SegmentFooter, StateBlocks
 from adawise.sink.walk import ChainPlace, read_link, refuse, walk
-from adawise.store.store import AlreadyExists, Failpoint, Store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Failpoint, Store
 
 FRESH_S = 900.0
 """Seconds; far below the hour of `compact --delete-after`, because the clocks of hosts differ."""

@@ -26,8 +26,9 @@ from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.files import beginning_name, beginnings
 from adawise.sink.layout import Lineage, SegmentName
+from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Text, parse, unreadable
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.store import Store
 
 LAYOUT = 1
 

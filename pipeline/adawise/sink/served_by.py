@@ -22,8 +22,9 @@ from typing import Any, Literal
 from adawise.errors import SettingsError
 from adawise.ports import ServedBy
 from adawise.sink import claims, layout
+from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Document, Plain, Share, Text, parse, unreadable
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.store import Store
 
 OnChange = Literal["refuse", "reset", "keep"]
 Identity = Mapping[str, str]

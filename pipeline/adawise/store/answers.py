@@ -13,6 +13,10 @@ from typing import NamedTuple
 from adawise.errors import AdawiseError, SettingsError, StoreFull, StoreUnavailable
 
 
+class AlreadyExists(Exception):
+    """The key to be created exists. It is not an error of the program, and never leaves the sink."""
+
+
 class Answer(NamedTuple):
     """One row of the table. `codes` are those of S3, Google and Azure, and the client's errors.
 

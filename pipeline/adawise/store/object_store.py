@@ -19,8 +19,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.errors import SettingsError, StoreUnavailable
-from adawise.store.answers import brief, code_of, is_absent, translated
-from adawise.store.store import AlreadyExists
+from adawise.store.answers import AlreadyExists, brief, code_of, is_absent, translated
 
 try:
     import obstore

@@ -22,6 +22,7 @@ from uuid import uuid4
 from typing_extensions import override
 
 from adawise.errors import SettingsError, StoreFull, StoreUnavailable
+from adawise.store.answers import AlreadyExists
 from adawise.store.files import open_regular
 
 TEMPORARY = ".tmp-"
@@ -141,10 +142,6 @@ DOCUMENT = "_sink.json"
 _PLACE = re.compile(r"[a-z_]+(?:/[a-z]+)?/topic-[^/]+(?:/partition-[^/]+)?")
 _LOST_AND_FOUND = "lost+found"  # a folder of the file system itself, which only root may read
 _KINDS = {"predictions": "segment", "traces": "traces"}  # the prefix of crash points, by the first folder of a key
-
-
-class AlreadyExists(Exception):
-    """The key to be created exists. It is not an error of the program, and never leaves the sink."""
 
 
 class Store(Protocol):

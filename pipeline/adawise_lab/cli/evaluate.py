@@ -132,8 +132,9 @@ class EvaluateCommand(Command):
     def call(self) -> int:
         """Compare strategies, and print tables or JSON."""
         from adawise.console import paper, print_json
-        from adawise_lab.evaluate.evaluate import EvaluateRequest, TableSources, evaluate
+        from adawise_lab.evaluate.evaluate import EvaluateRequest, evaluate
         from adawise_lab.evaluate.show import show
+        from adawise_lab.evaluate.tables import TableSources
 
         source: Path | TableSources | None = self.logits
         if self.images is not None:

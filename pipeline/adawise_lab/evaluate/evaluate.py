@@ -24,19 +24,9 @@ from adawise_lab.evaluate.result import Result, write_result
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.evaluate.streams import CONTROLS, KINDS, ORDERS, RETURN, Smooth
-from adawise_lab.evaluate.tables import LogitTable, read_tables
+from adawise_lab.evaluate.tables import LogitTable, TableSources, read_tables
 
 _log = structlog.get_logger("evaluate")
-
-
-@dataclass(frozen=True, slots=True)
-class TableSources:
-    """The images to make tables of: at most `limit` of each place, clean and under `corruptions`; kept in `cache`."""
-
-    places: tuple[Path, ...]
-    corruptions: str | None
-    cache: Path
-    limit: int | None
 
 
 @dataclass(frozen=True, slots=True)

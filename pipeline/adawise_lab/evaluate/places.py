@@ -17,9 +17,8 @@ from adawise.errors import InvalidMessage, SettingsError
 from adawise.labels.folders.samples import Samples, contents_digest
 from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise_lab.evaluate.corrupt import parse
-from adawise_lab.evaluate.evaluate import TableSources
 from adawise_lab.evaluate.images import ImageSet, Sample, domain_name, make_tables
-from adawise_lab.evaluate.tables import LogitTable
+from adawise_lab.evaluate.tables import LogitTable, TableSources
 from adawise_lab.labelled import open_samples
 
 _SEED = 0  # seed of corruptions, and of the images that --limit draws

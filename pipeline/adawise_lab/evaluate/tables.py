@@ -46,6 +46,16 @@ _DAMAGED = (  # raised by zipfile and numpy for bytes that are not a table
 )
 
 
+@dataclass(frozen=True, slots=True)
+class TableSources:
+    """The images to make tables of: at most `limit` of each place, clean and under `corruptions`; kept in `cache`."""
+
+    places: tuple[Path, ...]
+    corruptions: str | None
+    cache: Path
+    limit: int | None
+
+
 @dataclass(frozen=True, eq=False)
 class LogitTable:
     """One domain: n labelled images of C classes, with their logits at G alphas.

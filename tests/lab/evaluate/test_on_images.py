@@ -16,9 +16,8 @@ from adawise.__main__ import main
 from adawise.app.model import ModelPair, load_model
 from adawise.errors import SettingsError
 from adawise.settings import Settings, read
-from adawise_lab.evaluate.evaluate import TableSources
 from adawise_lab.evaluate.places import domain_names, image_set, listed, tables_of_images
-from adawise_lab.evaluate.tables import LogitTable
+from adawise_lab.evaluate.tables import LogitTable, TableSources
 from tests import models
 from tests.clip.test_trunk import LATE
 from tests.labels.folders.places import Shot, write_folder, write_parquet, write_recording, write_singles

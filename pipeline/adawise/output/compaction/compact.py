@@ -33,8 +33,9 @@ from adawise.sink.files import beginning_name, compacted_names, segment_names
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import Link, reader, walk
+from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Text, parse
-from adawise.store.store import AlreadyExists, Failpoint, Store
+from adawise.store.store import Failpoint, Store
 
 FORMAT = 1
 

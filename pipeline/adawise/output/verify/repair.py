@@ -33,7 +33,8 @@ from adawise.sink.files import beginnings, compacted_names, is_removed, read_byt
 from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, chains, reader, walk
-from adawise.store.store import AlreadyExists, Store
+from adawise.store.answers import AlreadyExists
+from adawise.store.store import Store
 
 SET_ASIDE = "_set_aside"
 
