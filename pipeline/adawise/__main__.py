@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from adawise.cli import run_command
+    from adawise.cli.program import run_command
 
     try:
         return run_command(arguments, environ=os.environ, folder=Path.cwd())

@@ -117,7 +117,7 @@ def _exit_codes() -> Iterator[str]:
     raised += [FileNotFoundError(2, "No such file or directory", "here"), KeyboardInterrupt()]
     for error in raised:
         with (
-            patch("adawise.cli.run_command", side_effect=error),
+            patch("adawise.cli.program.run_command", side_effect=error),
             contextlib.redirect_stderr(io.StringIO()),
         ):
             code = main(["verify"])
