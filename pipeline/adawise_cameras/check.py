@@ -16,8 +16,9 @@ from adawise.settings import Settings
 from adawise.text import as_size
 from adawise_cameras.app import cameras_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, End, Ended, Opened, Silence
+from adawise_cameras.child import Child
 from adawise_cameras.watch import CAUSE_WITHIN_S, no_process
+from adawise_cameras.wire import CameraFrame, End, Ended, Opened, Silence
 
 _AT_ONCE = 16  # cameras that are tried at the same time
 

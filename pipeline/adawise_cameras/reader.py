@@ -33,9 +33,9 @@ from av.video.stream import VideoStream
 
 from adawise.produce.address import Opening, is_live, opening, opening_playlist, scheme_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage, written
 from adawise_cameras.clock import FrameClock, FramePace
 from adawise_cameras.redirects import LedAway, Redirects
+from adawise_cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage, written
 
 if TYPE_CHECKING:
     _Packet: TypeAlias = Packet[VideoStream]

@@ -24,8 +24,8 @@ from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
 from adawise.worker.attempts import Backoff
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, WireMessage
 from adawise_cameras.clock import WRONG_US
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, WireMessage
 
 _log = structlog.get_logger("cameras")
 

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
+from adawise_cameras.child import Child
 from adawise_cameras.clock import Clock
 from adawise_cameras.reader import _FrameStream, ended
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 from tests.cameras.serving import HttpRequest, http, jpeg, spec
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")

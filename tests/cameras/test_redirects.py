@@ -14,7 +14,8 @@ import pytest
 
 from adawise.produce.address import may_lead, parts_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, End, Ended, WireMessage
+from adawise_cameras.child import Child
+from adawise_cameras.wire import CameraFrame, End, Ended, WireMessage
 from tests.cameras.serving import HttpRequest, http, jpeg, spec
 from tests.deadlines import DEADLINE_S
 

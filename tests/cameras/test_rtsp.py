@@ -10,9 +10,10 @@ import pytest
 
 from adawise.produce.address import with_credentials
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, End, Ended, Opened, WireMessage
+from adawise_cameras.child import Child
 from adawise_cameras.clock import Clock
 from adawise_cameras.watch import Watch
+from adawise_cameras.wire import CameraFrame, End, Ended, Opened, WireMessage
 from tests.cameras.serving import RtspServer, h264, mjpeg, rtsp, spec
 from tests.cameras.test_watch import Taken
 from tests.deadlines import DEADLINE_S

@@ -25,10 +25,10 @@ from adawise.worker import attempts
 from adawise_cameras import child
 from adawise_cameras.app import frames_outbox
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 from adawise_cameras.clock import Clock
 from adawise_cameras.service import Service
 from adawise_cameras.watch import Backlog, Connection, FrameRecord, Watch
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, WireMessage
 from tests.brokers import Broker, MakeTopic
 from tests.cameras.serving import spec
 from tests.deadlines import DEADLINE_S
@@ -137,7 +137,7 @@ def test_frames_are_records_that_say_whose_and_when_and_by_which_clock() -> None
 
 def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_again() -> None:
     refused = Ended("the server refuses the credentials (401).", End.REFUSED)
-    script = Script([frame(0), CUT], [child.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
+    script = Script([frame(0), CUT], [Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
     with watching(script) as watched:
         assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
         with watched.board.locked() as sources:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise_cameras import child
-from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
+from adawise_cameras import wire
 from adawise_cameras.clock import Clock
+from adawise_cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 
 MOST = 1_000_000
 
@@ -26,7 +26,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def read(pipe: int) -> WireMessage | None:
-    return child.read(pipe, timeout_s=5.0, max_frame_bytes=MOST)
+    return wire.read(pipe, timeout_s=5.0, max_frame_bytes=MOST)
 
 
 @pytest.mark.parametrize(
@@ -42,27 +42,27 @@ def read(pipe: int) -> WireMessage | None:
     ids=str,
 )
 def test_what_is_told_comes_as_it_was(pipe: tuple[int, int], messages: WireMessage) -> None:
-    os.write(pipe[1], child.written(messages) * 2)
+    os.write(pipe[1], wire.written(messages) * 2)
     assert [read(pipe[0]), read(pipe[0])] == [messages, messages]
 
 
 def test_a_pipe_that_ends_in_the_midst_is_at_its_end(pipe: tuple[int, int]) -> None:
     ends = os.pipe()
-    os.write(ends[1], child.written(Opened("h264"))[:-1])
+    os.write(ends[1], wire.written(Opened("h264"))[:-1])
     os.close(ends[1])
     assert read(ends[0]) is None
     os.close(ends[0])
 
 
 def test_who_says_nothing_or_half_of_something_is_not_waited_for(pipe: tuple[int, int]) -> None:
-    for expected in (b"", child.written(Opened("h264"))[:5]):
+    for expected in (b"", wire.written(Opened("h264"))[:5]):
         os.write(pipe[1], expected)
-        with pytest.raises(child.Silence):
-            child.read(pipe[0], timeout_s=0.0, max_frame_bytes=MOST)
+        with pytest.raises(wire.Silence):
+            wire.read(pipe[0], timeout_s=0.0, max_frame_bytes=MOST)
 
 
 def test_texts_come_without_control_characters_and_cut_short(pipe: tuple[int, int]) -> None:
-    os.write(pipe[1], child.written(Ended("\x1b[2J\n" + "x" * 10_000, End.FAILED)))
+    os.write(pipe[1], wire.written(Ended("\x1b[2J\n" + "x" * 10_000, End.FAILED)))
     messages = read(pipe[0])
     assert isinstance(messages, Ended)
     assert messages.why.startswith("?[2J?xxx")
@@ -76,7 +76,7 @@ def test_whatever_a_process_says_is_something_that_readers_say_or_refused(output
         os.write(ends[1], output)
         os.close(ends[1])
         messages = read(ends[0])
-    except child.NotAReader:
+    except wire.NotAReader:
         return
     finally:
         os.close(ends[0])
@@ -85,5 +85,5 @@ def test_whatever_a_process_says_is_something_that_readers_say_or_refused(output
 
 def test_no_frame_is_larger_than_was_agreed(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], struct.pack(">cBBqI", b"F", 0, 0, 0, MOST + 1))
-    with pytest.raises(child.NotAReader):
+    with pytest.raises(wire.NotAReader):
         read(pipe[0])
