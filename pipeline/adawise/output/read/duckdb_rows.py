@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import reduce
 
 from adawise.errors import ChainError, SettingsError
-from adawise.output.read.rows import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+from adawise.output.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
 from adawise.sink.schemas import AUDIT_REGRET
 from adawise.store.store import as_pattern
 

@@ -31,6 +31,17 @@ from pyarrow import fs
 
 from adawise.errors import ChainError, SettingsError
 from adawise.output.near import did_you_mean
+from adawise.output.read.query import (
+    CAPTURED_AT,
+    EARLIEST,
+    KAFKA_TIMESTAMP,
+    LATEST,
+    STREAM_ID,
+    TIME,
+    Query,
+    nullable,
+    with_time,
+)
 from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
 from adawise.sink.files import data_files
@@ -39,39 +50,6 @@ from adawise.store.store import open_store
 
 if TYPE_CHECKING:
     import duckdb
-
-TIME = "time"
-CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "stream_id"
-# In every dataset that is read, `time` is captured_at, or else kafka_timestamp if that is in [EARLIEST, LATEST):
-# producers set the timestamp, and earlier versions stored any number.
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-
-_DESCRIPTION = "when the camera took the image, else the broker's timestamp; null if neither is known"
-
-
-@dataclass(frozen=True)
-class Query:
-    """Rows of these streams (None: of all, also rows of no known stream) whose time is in [since, until).
-
-    `stored` has the columns that files may have, `schema` those that are asked for, with or without `time`.
-    """
-
-    stored: pa.Schema = field(repr=False)
-    schema: pa.Schema = field(repr=False)
-    streams: tuple[str, ...] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-def nullable(schema: pa.Schema) -> pa.Schema:
-    """Return the columns of a dataset as they are read: files of an older version may lack any."""
-    return pa.schema([field.with_nullable(True) for field in schema])
-
-
-def with_time(schema: pa.Schema) -> pa.Schema:
-    """Return the columns with `time` after them."""
-    return schema.append(pa.field(TIME, pa.timestamp("us", tz="UTC"), metadata={"description": _DESCRIPTION}))
-
 
 Found = TypeVar("Found", pa.Table, pa.RecordBatch)
 
