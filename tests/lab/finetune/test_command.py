@@ -135,7 +135,7 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     assert (card.images, card.identity["theta_1"]) == (3, record["theta_1"]["hash"])
     left = {path.name for path in (folder / "out").iterdir()}
     made = {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors"}
-    assert left == made | {"finetune.json", "finetune.html"}
+    assert left == made | {"finetune.json", "finetune.html", "served.parquet"}
     out = folder / "out"
     settings = ModelSettings(
         theta_0=pair_folder.theta_0,
