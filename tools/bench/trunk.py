@@ -50,8 +50,8 @@ def sharing(pair: CheckpointPair, blocks: int) -> CheckpointPair:
     return replace(pair, theta_1=theta_1)
 
 
-def classifier(pair: CheckpointPair) -> PairClassifier:
-    """A classifier with room for all copies, and random heads."""
+def classifier(pair: CheckpointPair, bank_bytes: int = 2**34) -> PairClassifier:
+    """A classifier with random heads; by default its bank has room for all copies."""
     device = Plain(torch.device("cpu"))
     made = PairClassifier(
         pair,
@@ -60,7 +60,7 @@ def classifier(pair: CheckpointPair) -> PairClassifier:
         chunk_rows=_CHUNK,
         dtype=device.auto_format,
         device=device,
-        bank_bytes=2**34,
+        bank_bytes=bank_bytes,
         head="text",
     )
     generator = torch.Generator().manual_seed(0)

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from adawise.adapt.names import GRID
+from adawise.adapt.rows import all_rows
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import load_checkpoints
@@ -214,8 +215,8 @@ def write_tables(
 ) -> None:
     """One npz of logits at 21 alphas for each domain; `known` are the classes that theta_1 was tuned on.
 
-    Logits are made at every `step`th alpha, and those between lie on straight lines. `sources` names the file of images
-    of each group.
+    Logits are made at every `step`th alpha, and those between lie on straight lines. Layers that both models share are
+    computed once an image (`PairRound`). `sources` names the file of images of each group.
     """
     pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     read = {name: read_images(name) for name in sources.values()}
@@ -239,8 +240,13 @@ def write_tables(
             rows = rng.choice(members, min(images_each, len(members)), replace=False)
             pixels = for_the_model([corrupt(images[i], rng) for i in rows])
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
-    everything = torch.cat([pixels for pixels, _ in domains.values()])
-    made = {j: _at(classifier, j, everything, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), step)}
+    batches = [pixels for pixels, _ in domains.values()]
+    opened = classifier.open(batches)
+
+    def logits_at(j: int) -> Tensor:
+        return opened.evaluate({j: all_rows(batches)})[j]
+
+    made = {j: _at(logits_at, j, out / f"alpha_{j:02}.pt") for j in range(0, len(GRID), step)}
     logits = torch.stack([_on_line(made, j, step) for j in range(len(GRID))])
     parts = torch.split(logits, [len(pixels) for pixels, _ in domains.values()], dim=1)
     zero, one = pair.log_scales
@@ -258,13 +264,13 @@ def write_tables(
         )
 
 
-def _at(classifier: PairClassifier, j: int, images: Tensor, kept: Path) -> Tensor:
+def _at(logits_at: Callable[[int], Tensor], j: int, kept: Path) -> Tensor:
     """float16 `[N, C]` at one alpha, row maximum taken out; kept in a file, so that an interrupted run goes on."""
     if kept.exists():
         stored: Tensor = torch.load(kept, weights_only=True)
         return stored
     started = time.perf_counter()
-    z = classifier.logits(j, images)
+    z = logits_at(j)
     z = (z - z.max(dim=-1, keepdim=True).values).to(torch.float16)
     part = kept.with_suffix(".part")
     torch.save(z, part)

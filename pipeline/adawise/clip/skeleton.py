@@ -1,4 +1,4 @@
-"""A module without its tensors, from which modules over flat buffers are made."""
+"""A module without its tensors, from which modules over flat buffers, or over other tensors, are made."""
 
 from __future__ import annotations
 
@@ -30,16 +30,28 @@ class Skeleton:
 
     def over(self, flat: Tensor) -> nn.Module:
         """Return a module whose parameters are views into `flat` `[numel]`; buffers are on its device, of its dtype."""
-        module = copy.deepcopy(self._module)
-        for name, view in self.layout.views(flat).items():
-            _put(module, name, nn.Parameter(view, requires_grad=False))
+        tensors: dict[str, Tensor] = {
+            name: nn.Parameter(view, requires_grad=False) for name, view in self.layout.views(flat).items()
+        }
         for name, buffer in self._buffers.items():
-            _put(module, name, buffer.to(flat.device, flat.dtype if buffer.is_floating_point() else buffer.dtype))
-        if isinstance(module, fx.GraphModule):
-            # Its graph refers back to it. Without that circle, a copy that is given up frees its memory at once, and
-            # not when the garbage collector comes by.
-            module.graph.owning_module = None
-        return module.eval()
+            tensors[name] = buffer.to(flat.device, flat.dtype if buffer.is_floating_point() else buffer.dtype)
+        return with_tensors(self._module, tensors)
+
+
+def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a module on the device `meta` that has these parameters and buffers, and shares their memory.
+
+    `tensors` has all of the module's names, and may have more.
+    """
+    module = copy.deepcopy(module)
+    own = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    for name in [name for name, _ in own]:
+        _put(module, name, tensors[name])
+    if isinstance(module, fx.GraphModule):
+        # Its graph refers back to it. Without that circle, a copy that is given up frees its memory at once, and not
+        # when the garbage collector comes by.
+        module.graph.owning_module = None
+    return module.eval()
 
 
 def without_tensors(module: nn.Module) -> nn.Module:

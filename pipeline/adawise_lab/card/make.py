@@ -24,7 +24,7 @@ from adawise.labels.folders.samples import Samples
 from adawise.settings import DecodeSettings, Settings
 from adawise.store.files import read_bytes
 from adawise.store.store import replace_file
-from adawise_lab.evaluate.assessment import verdict_of
+from adawise_lab.evaluate.assessment import Judgement, assess_pair
 from adawise_lab.labelled import logits_of, open_samples
 
 _SEED = 0
@@ -104,7 +104,7 @@ def make(request: CardRequest) -> MadeCard:
 
 def evaluated_card(
     model: ModelPair, home: Condition, shifted: Sequence[Condition], *, like: Card | None = None, group: str = OWN
-) -> tuple[Card, float | None]:
+) -> tuple[Card, Judgement | None]:
     """Return the card of these images, with their judgement on the objectives and, with shifted ones, the verdict.
 
     Args:
@@ -115,7 +115,7 @@ def evaluated_card(
         group: the name of `home` in the verdict.
 
     Returns:
-        The card, and the FE of adapting on the streams of the verdict; None without a verdict.
+        The card, and what its verdict was found from; None without a verdict.
     """
     card = make_card(
         home.logits,
@@ -129,8 +129,8 @@ def evaluated_card(
     card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
     if not shifted:
         return card, None
-    verdict, fe = verdict_of(card, [replace(home, name=group), *shifted])
-    return replace(card, verdict=verdict), fe
+    judgement = assess_pair(card, [replace(home, name=group), *shifted])
+    return replace(card, verdict=judgement.verdict), judgement
 
 
 def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import torch
 from adawise.adapt.objective import DEFAULT, Objective
 from adawise.adapt.search import forward_cost
 from adawise.adapt.strategies.warm import Exploration
-from adawise.card.advice import AUTO, chosen
+from adawise.card.advice import AUTO, chosen, recommend
 from adawise.card.card import Card, Condition, GroupVerdict, PairVerdict
 from adawise_lab.evaluate import references as ref
 from adawise_lab.evaluate.bench import Bench, Floats
@@ -33,6 +33,7 @@ from adawise_lab.evaluate.score import (
     resampled_accuracies,
     total,
 )
+from adawise_lab.evaluate.served import ServedImages
 from adawise_lab.evaluate.streams import ORDERS, RETURN
 from adawise_lab.evaluate.tables import LogitTable
 
@@ -264,8 +265,17 @@ def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[Pat
             )
 
 
-def verdict_of(card: Card, conditions: Sequence[Condition]) -> tuple[PairVerdict, float]:
-    """Return what `warm`, with the objective that the card recommends, serves on streams of the conditions, and its FE.
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """A verdict, the FE of adapting on its streams, and what is served there if the recommendation is followed."""
+
+    verdict: PairVerdict
+    fe: float
+    served: ServedImages
+
+
+def assess_pair(card: Card, conditions: Sequence[Condition]) -> Judgement:
+    """Return the verdict on what `warm`, with the objective that the card recommends, serves on streams of conditions.
 
     Accuracies are means over iid images and runs of one class, on streams that go from one condition to the next.
     `mixed_gain` is of streams whose every batch mixes all conditions, so that no alpha is right for a whole batch. The
@@ -278,7 +288,8 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> tuple[PairVerdict
     strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
     kinds = (_LONG, _MIXED) if len(bench.tables) > 1 else (_LONG,)
     plan = Plan(strategy, kinds, ORDERS, _SEEDS)
-    result = assess(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
+    runs = run(bench, plan, card, processes=1, done=int)
+    result = assess(bench, plan, card, runs, calibration="of the card")
     served = [row for row in result.rows if not row.reference]
     adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_LONG, _MIXED))
     fixed, best_fixed = result.best_fixed
@@ -293,7 +304,17 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> tuple[PairVerdict
         groups=tuple(_group_verdicts(bench, adapted, bench.alphas.index(fixed))),
         mixed_gain=_gain(mixed) if mixed else None,
     )
-    return verdict, fmean(row.fe for row in adapted)
+    return Judgement(verdict, fmean(row.fe for row in adapted), _served(bench, recommend(verdict).alpha, runs))
+
+
+def _served(bench: Bench, alpha: float | None, runs: Sequence[TaskResult]) -> ServedImages:
+    """Return what a fixed alpha serves, or, for None, what adapting served in the runs of a verdict."""
+    labels = {table.name: table.labels for table in bench.tables}
+    if alpha is not None:
+        hits = bench.quality.correct[[bench.alphas.index(alpha)]].astype(np.float64)
+        return ServedImages(labels, np.ones_like(hits), hits)
+    each = [total([r.score for r in runs if (r.task.kind, r.task.order) == (_LONG, order)]) for order in ORDERS]
+    return ServedImages(labels, np.stack([one.visits for one in each]), np.stack([one.hits for one in each]))
 
 
 def _gain(rows: Sequence[Row]) -> tuple[float, float, float]:

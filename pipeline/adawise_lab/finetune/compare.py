@@ -23,7 +23,9 @@ from adawise.clip.load import stated_blocks
 from adawise.console import paper, print_json
 from adawise.errors import DivergedError, SettingsError, TrainingError
 from adawise.settings import ModelSettings
-from adawise.text import NOTHING, shared_layers, small, three, two
+from adawise.text import NOTHING, listed, points, points_between, shared_layers, small, three, two
+from adawise_lab.evaluate.result import Difference
+from adawise_lab.evaluate.served import ServedImages, read_served
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest, finetune
 from adawise_lab.finetune.folder import Folder, write_bytes
@@ -57,6 +59,8 @@ class BlocksRun:
         tail_share: what an image costs at a second alpha, as a share of a forward; None if the run failed.
         minutes: the time that the run took, in all sessions that ended in order; None if it was not recorded.
         failed: why the pair must not serve, or the training failed; "" if it did not.
+        versus_all: `served` less that of the run that trains all blocks, on the same images. None for that run itself,
+            and where one of both has no verdict, or was made by a version that did not keep what each image was served.
     """
 
     blocks: int | None
@@ -70,6 +74,7 @@ class BlocksRun:
     tail_share: float | None = None
     minutes: float | None = None
     failed: str = ""
+    versus_all: Difference | None = None
 
     @property
     def name(self) -> str:
@@ -128,6 +133,7 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
     request.output.mkdir(parents=True, exist_ok=True)
     seconds = _seconds(request.output) if request.resume else {}
     runs, held_out = list[BlocksRun](), 0
+    whole: ServedImages | None = None  # of the run that trains all blocks, the first one
     for blocks in numbers:
         name = folder_name(blocks)
         _log.info("run_of_comparison_began", blocks=blocks, folder=name)
@@ -145,7 +151,10 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
         if made is None:
             return None
         held_out = made.record["images"]["held_out"]
-        runs.append(_run(blocks, made, minutes))
+        served = _served(made)
+        whole = served if blocks is None else whole
+        over = served.over(whole) if served is not None and whole is not None and blocks is not None else None
+        runs.append(replace(_run(blocks, made, minutes), versus_all=over))
     comparison = BlocksComparison(tuple(runs), *choose(runs), held_out, request.output)
     content = {**comparison.as_json(), "seconds": seconds}
     write_bytes(request.output / RESULT, json.dumps(content, indent=1).encode())
@@ -295,6 +304,13 @@ def _run(blocks: int | None, made: Finetuned, minutes: float | None) -> BlocksRu
     )
 
 
+def _served(made: Finetuned) -> ServedImages | None:
+    """Return what each image of the verdict was served; None if there is no verdict, or it was not kept."""
+    if made.rejected is not None:
+        return None
+    return read_served(made.folder.served, made.record["theta_1"]["hash"])
+
+
 def choose(runs: Sequence[BlocksRun]) -> tuple[BlocksRun | None, str]:
     """Return the run that would be chosen, and why: the fewest blocks that serve nearly as much as the best run."""
     served = {run.name: run.served for run in runs if run.served is not None}
@@ -317,10 +333,22 @@ def caution(comparison: BlocksComparison) -> str:
     held_out = comparison.held_out
     if not held_out:
         return "Every training failed."
-    return (
-        f"Each number was trained once, with the same seed, and {held_out} held-out images judge it: an accuracy is "
-        f"known to within {within_points(held_out)} points, so a smaller difference may be chance."
+    known = {run.name: run.versus_all.ci for run in comparison.runs if run.versus_all is not None}
+    if not known:
+        return (
+            f"Each number was trained once, with the same seed, and {held_out} held-out images judge it: an accuracy "
+            f"is known to within {within_points(held_out)} points, so a smaller difference may be chance."
+        )
+    text = (
+        "Each number was trained once, with the same seed. Intervals (95 %) are of the images that judge the runs, "
+        "which are the same for all; another seed may differ by more."
     )
+    if unsure := [name for name, (low, high) in known.items() if low <= 0.0 <= high]:
+        text += (
+            f" These images are too few to distinguish {listed(unsure)} from all: raise finetune.judged_images, or "
+            "give more with --validation."
+        )
+    return text
 
 
 def cells(run: BlocksRun) -> list[str]:
@@ -337,6 +365,12 @@ def cells(run: BlocksRun) -> list[str]:
         NOTHING if run.tail_share is None else small(run.tail_share),
         NOTHING if run.minutes is None else f"{run.minutes:.1f}",
     ]
+
+
+def over_all(run: BlocksRun) -> str:
+    """Return the difference from the run that trains all blocks, in points, with its interval."""
+    over = run.versus_all
+    return NOTHING if over is None else f"{points(over.difference)} ({points_between(over.ci)})"
 
 
 HEADERS = (*GROUPS.values(), "mean", "served by", "theta_1", "FE", "forward cost", "second alpha", "minutes")
@@ -359,6 +393,8 @@ def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_js
         table.add_row(run.name, *cells(run), style="bold" if run is comparison.chosen else "")
     table.caption = f"Accuracies are of what is served. {caution(comparison)}"
     paper().print(table)
+    if any(run.versus_all for run in comparison.runs):
+        paper().print(_differences(comparison))
     for failure in comparison.failures:
         paper().print(failure, soft_wrap=True)
     print(comparison.why)
@@ -369,3 +405,12 @@ def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_js
         folder = Folder(comparison.folder / comparison.chosen.folder)
         print(f"The choice is yours. In adawise.toml, for {folder.path}:\n")
         print("\n".join(settings_lines(model, folder, read_card(folder.card).verdict)))
+
+
+def _differences(comparison: BlocksComparison) -> Table:
+    """Return the table of differences, which are too wide for a column of the first table."""
+    table = Table("blocks", "mean against all, in points", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for run in comparison.runs:
+        if run.versus_all is not None:
+            table.add_row(run.name, over_all(run), style="bold" if run is comparison.chosen else "")
+    return table

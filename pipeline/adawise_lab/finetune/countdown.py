@@ -116,7 +116,7 @@ class Forecast:
         image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) / run.update_passes
         left = (run.last_epoch - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
-        evaluation = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
+        evaluation = (run.last_epoch - done.epoch + 1) * 2 * run.judging_passes * len(run.held_out.rows) * image_s
         rehearsal = self._after.get(REHEARSAL, 0) * image_s
         card = sum(passes for stage, passes in self._after.items() if stage != REHEARSAL) * image_s
         _log.info(

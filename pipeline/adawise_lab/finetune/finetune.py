@@ -20,6 +20,7 @@ from adawise.errors import TrainingError
 from adawise.settings import Settings
 from adawise.text import counted
 from adawise_lab.card.make import evaluated_card, write_card
+from adawise_lab.evaluate.assessment import Judgement
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
 from adawise_lab.finetune.folder import Folder, write_bytes
@@ -136,10 +137,12 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
             rehearsed = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
             if rehearsed is None:
                 return None
-            card, fe = _card(job, rehearsed, countdown)
+            card, judgement = _card(job, rehearsed, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume continues", file=sys.stderr)
             return None
+        _keep_served(folder, card, judgement)
+        fe = None if judgement is None else judgement.fe
         record = record_of(settings, facts, card, fe, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         if can_write_page(folder.path, folder.page.name):
@@ -198,10 +201,18 @@ def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
     ]
 
 
-def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown) -> tuple[Card, float | None]:
+def _keep_served(folder: Folder, card: Card, judgement: Judgement | None) -> None:
+    """Write what the recommendation serves, for comparisons with other runs; without a verdict there is no file."""
+    if judgement is None:
+        folder.served.unlink(missing_ok=True)
+    else:
+        write_bytes(folder.served, judgement.served.to_bytes(card.identity["theta_1"]))
+
+
+def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown) -> tuple[Card, Judgement | None]:
     """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
-    The card is judged on these and on `rehearsed`, the conditions of a rehearsal. With it comes the FE of adapting.
+    The pair is judged on these and on `rehearsed`, the conditions of a rehearsal.
     """
     chosen, kinds, model = job.settings.finetune, shifts(), job.model()
     mixed = job.some(job.data.held_out_rows, chosen.card_images)
@@ -214,5 +225,5 @@ def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown
     logits, labels = logits_of(classifier, all_of_them, bar)
     shifted = [*conditions_of(classifier, few, "shifted", kinds, countdown), *rehearsed]
     countdown.enter(VERDICT)
-    card, fe = evaluated_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
-    return write_card(job.folder.card, card, classifier.embeddings()), fe
+    card, judgement = evaluated_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
+    return write_card(job.folder.card, card, classifier.embeddings()), judgement

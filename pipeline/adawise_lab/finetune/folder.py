@@ -122,6 +122,7 @@ class Folder:
         classes: the class names, one per line.
         templates: the prompts, one per line.
         card: the card of the pair.
+        served: what the verdict's recommendation serves, image by image; absent without a verdict.
         record: the record: settings, split, curve and versions; written last.
         checkpoint: the state to resume from; deleted once the record is written.
         page: the record as a page for readers.
@@ -135,6 +136,7 @@ class Folder:
         self.classes, self.templates = path / "classes.txt", path / "templates.txt"
         self.card, self.checkpoint, self.events = path / "card.json", path / "checkpoint.pt", path / "tensorboard"
         self.record, self.page = path / "finetune.json", path / "finetune.html"
+        self.served = path / "served.parquet"
 
     @property
     def rejected(self) -> Folder:
@@ -152,7 +154,7 @@ class Folder:
         rejected, rehearsal = self.rejected, self.rehearsal
         return (
             *(self.weights, self.config, self.classes, self.templates),
-            *(self.card, self.record, self.page, self.checkpoint),
+            *(self.card, self.served, self.record, self.page, self.checkpoint),
             *(rejected.weights, rejected.config, rejected.record, rejected.page),
             *(rehearsal.weights, rehearsal.config, rehearsal.classes, rehearsal.templates, rehearsal.checkpoint),
         )
@@ -204,7 +206,8 @@ class Folder:
         self.rejected.theta_1.mkdir(parents=True, exist_ok=True)
         os.replace(self.weights, self.rejected.weights)
         os.replace(self.config, self.rejected.config)
-        for file in (self.card, self.record, self.page, self.checkpoint):  # of this run, or of the run that it extended
+        # They are of this run, or of the run that it extended.
+        for file in (self.card, self.served, self.record, self.page, self.checkpoint):
             file.unlink(missing_ok=True)
         return self.rejected
 

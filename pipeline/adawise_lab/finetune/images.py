@@ -153,13 +153,17 @@ class HeldOut:
             return
         kept: list[Pixels] = []
         size = 0
-        for pixels, labels in self._images.readable(self._batches):
+        for pixels, labels in self.once():
             size += pixels.nbytes
             if size <= _KEPT_BYTES:
                 kept.append((pixels, labels))
             yield pixels, labels
         if size <= _KEPT_BYTES:
             self._kept = kept
+
+    def once(self) -> Iterator[Pixels]:
+        """Decode and yield the batches without keeping them."""
+        return self._images.readable(self._batches)
 
 
 class RandomCrop:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from adawise.card.calibration import calibration_error
-from adawise.clip.trunk import NoTrunkError, cut
+from adawise.clip.skeleton import with_tensors
+from adawise.clip.trunk import NoTrunkError, Trunk, cut
 from adawise.errors import DivergedError, SettingsError
-from adawise_lab.finetune.images import Pixels
+from adawise_lab.finetune.activations import KEPT_BYTES, HeldOutActivations
+from adawise_lab.finetune.images import HeldOut, Pixels
 from adawise_lab.finetune.recipe import Recipe
 
 _MAX_LOG_SCALE = math.log(100.0)  # the limit of CLIP's own training
@@ -79,18 +81,38 @@ class Learner:
         groups = _groups(self._parameters, recipe)
         self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
 
-    def trained_share(self, size: int) -> float:
-        """Return the share of the image tower's arithmetic from the first trained layer on, in (0, 1].
+    def trunk(self, size: int) -> Trunk | None:
+        """Cut the image tower before its first trained layer; None if all are trained, or it cannot be traced.
 
-        It is 1 if the tower cannot be traced. `size` is that of an image, in pixels.
+        `size` is that of an image, in pixels.
         """
         if self.recipe.blocks is None:
-            return 1.0
+            return None
         trained = {name.removeprefix("visual.") for name in self._parameters if name.startswith("visual.")}
         try:
-            return cut(self.model.visual.eval(), trained, (3, size, size)).tail_share
+            return cut(self.model.visual.eval(), trained, (3, size, size))
         except NoTrunkError:
-            return 1.0
+            return None
+
+    def behind(self, trunk: Trunk | None, held_out: HeldOut) -> HeldOut | HeldOutActivations:
+        """Return the held-out images to be classified any number of times, with a trunk that `trunk` returned.
+
+        The layers before the cut are computed once for all of these times, unless their activations would take more
+        than `KEPT_BYTES`. The logits are the same bits either way.
+        """
+        if trunk is None or len(held_out.rows) * trunk.shape.numel() * torch.float32.itemsize > KEPT_BYTES:
+            return held_out
+        visual = self.model.visual
+        tensors = dict(visual.named_parameters(remove_duplicate=False))
+        tensors |= dict(visual.named_buffers(remove_duplicate=False))
+        frozen = with_tensors(trunk.trunk, tensors)
+
+        def compute(pixels: Tensor) -> Tensor:
+            with torch.no_grad(), self._autocast():
+                activations: Tensor = frozen(self._normalised(pixels))
+            return activations.cpu()
+
+        return HeldOutActivations(held_out, compute, with_tensors(trunk.tail, tensors))
 
     def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
         """Make one update, and return the mean loss and the number of images.
@@ -137,17 +159,32 @@ class Learner:
             return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
         return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
 
-    def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> HeldOutScore:
+    def evaluate(
+        self,
+        held_out: Iterable[Pixels] | HeldOutActivations,
+        alpha: float,
+        on_batch: Callable[[int], object] = lambda _images: None,
+    ) -> HeldOutScore:
         """Return the score of `classify`."""
-        logits, labels = self.classify(held_out, alpha)
+        logits, labels = self.classify(held_out, alpha, on_batch)
         return HeldOutScore(
             accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
             nll=float(nn.functional.cross_entropy(logits, labels)),
             ece=calibration_error(logits.softmax(dim=-1), labels),
         )
 
-    def classify(self, held_out: Iterable[Pixels], alpha: float) -> tuple[Tensor, Tensor]:
+    def classify(
+        self,
+        held_out: Iterable[Pixels] | HeldOutActivations,
+        alpha: float,
+        on_batch: Callable[[int], object] = lambda _images: None,
+    ) -> tuple[Tensor, Tensor]:
         """Classify the held-out images at theta(alpha), between theta_0 and the current weights.
+
+        Args:
+            held_out: batches of pixels, or what `behind` returned.
+            alpha: in [0, 1].
+            on_batch: called with the number of images of each batch that was classified.
 
         Returns:
             Logits float64 `[N, C]` by the mean of each class's prompts, and labels `[N]`.
@@ -157,11 +194,16 @@ class Learner:
         with torch.no_grad(), self._at(alpha):
             head = self._encode_head() if _trains_text(self.recipe) else self._head
             scale = self.model.logit_scale.exp()
-            for pixels, labels in held_out:
+            for images, labels in held_out:
                 with self._autocast():
-                    images = self.model.encode_image(self._normalised(pixels), normalize=True)
-                parts.append((scale * images.float() @ head.T).cpu())
+                    if isinstance(held_out, HeldOutActivations):
+                        # A layer may overwrite its input: the tail is given a copy.
+                        embeddings = _embeddings(held_out.tail(images.to(self._device, copy=True)))
+                    else:
+                        embeddings = self.model.encode_image(self._normalised(images), normalize=True)
+                parts.append((scale * embeddings.float() @ head.T).cpu())
                 targets.append(labels)
+                on_batch(len(labels))
         return torch.cat(parts).double(), torch.cat(targets)
 
     @contextmanager
@@ -233,6 +275,11 @@ class Learner:
         torch.set_rng_state(state["random"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self._device)
+
+
+def _embeddings(output: Any) -> Tensor:
+    """Return unit embeddings `[B, D]` of the image tower's result, as open_clip's `encode_image` makes them."""
+    return nn.functional.normalize(output[0] if isinstance(output, tuple) else output, dim=-1)  # CoCa adds tokens
 
 
 def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adawise.errors import DivergedError, TrainingError
+from adawise_lab.finetune.activations import HeldOutActivations
 from adawise_lab.finetune.folder import CONTENTS, read_checkpoint, write_checkpoint, write_weights
 from adawise_lab.finetune.images import HeldOut, Images, Pixels, RandomCrop
 from adawise_lab.finetune.learner import Learner
@@ -95,7 +96,7 @@ class FinetuneRun:
         images: decodes the training images.
         train_rows: the numbers of the training images.
         prompts: number of prompts of a class.
-        held_out: the images that judge an epoch.
+        held_out: the images that judge an epoch (`Learner.behind`).
         checkpoint: file for the state.
         weights: file for the best theta_1.
         settings: what decides the run, by name; a checkpoint with other settings is refused.
@@ -104,22 +105,22 @@ class FinetuneRun:
         ends_with: the epoch after which the run ends and whose weights are taken, whatever the held-out images say;
             None:
             the recipe decides the end, and the best epoch's weights are taken.
-        on_evaluated: called with the number of images of each held-out batch that was judged.
-        trained_share: the share of a forward pass from the first trained layer on (`Learner.trained_share`).
+        on_evaluated: called with the passes that judging each held-out batch took.
+        trained_share: the share of a forward pass from the first trained layer on (`Learner.trunk`).
     """
 
     learner: Learner
     images: Images
     train_rows: Sequence[int]
     prompts: int
-    held_out: HeldOut
+    held_out: HeldOut | HeldOutActivations
     checkpoint: Path
     weights: Path
     settings: Mapping[str, str]
     checkpoint_every_s: float
     progress: TrainingPosition = field(default_factory=TrainingPosition)
     ends_with: int | None = None
-    on_evaluated: Callable[[int], object] = lambda _images: None
+    on_evaluated: Callable[[float], object] = lambda _passes: None
     trained_share: float = 1.0
 
     @property
@@ -135,6 +136,11 @@ class FinetuneRun:
         trained layer.
         """
         return 1.0 + 2.0 * self.trained_share
+
+    @property
+    def judging_passes(self) -> float:
+        """Passes that judging takes for an image and alpha, once the activations behind frozen layers are known."""
+        return self.trained_share if isinstance(self.held_out, HeldOutActivations) else 1.0
 
     @property
     def finished(self) -> bool:
@@ -309,16 +315,16 @@ class FinetuneRun:
         return self.images.batches((batch for batches in rows[begin:] for batch in batches), crop)
 
     def _evaluate(self, epoch: int, loss: float) -> Epoch:
-        one = self.learner.evaluate(self._held_out_pixels(), 1.0)
-        half = self.learner.evaluate(self._held_out_pixels(), 0.5) if epoch else one
+        each = self.judging_passes if epoch else 1.0
+
+        def on_batch(images: int) -> None:
+            self.on_evaluated(each * images)
+
+        one = self.learner.evaluate(self.held_out, 1.0, on_batch)
+        half = self.learner.evaluate(self.held_out, 0.5, on_batch) if epoch else one
         worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
         barrier = max(0.0, worse - half.accuracy)
         return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)
-
-    def _held_out_pixels(self) -> Iterator[Pixels]:
-        for pixels, labels in self.held_out:
-            yield pixels, labels
-            self.on_evaluated(len(labels))
 
 
 @dataclass(frozen=True)

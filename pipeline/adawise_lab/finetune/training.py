@@ -91,18 +91,20 @@ class TrainingJob:
             device=device.where,
             dtype=_training_format(settings, device),
         )
+        trunk = learner.trunk(start.preprocess.size)
+        held_out = HeldOut(self.held_out_images, data.held_out_rows, settings.finetune.batch_images)
         return FinetuneRun(
             learner=learner,
             images=self.images,
             train_rows=data.train_rows,
             prompts=len(data.templates),
-            held_out=HeldOut(self.held_out_images, data.held_out_rows, settings.finetune.batch_images),
+            held_out=learner.behind(trunk, held_out),
             checkpoint=self.folder.checkpoint,
             weights=self.folder.weights,
             settings=decided_by(settings, data, start),
             checkpoint_every_s=settings.finetune.checkpoint_every_s,
             ends_with=ends_with,
-            trained_share=learner.trained_share(start.preprocess.size),
+            trained_share=1.0 if trunk is None else trunk.tail_share,
         )
 
     def some(self, rows: Sequence[int], limit: int) -> list[int]:
@@ -284,11 +286,15 @@ def train(run: FinetuneRun, job: TrainingJob, bar: Countdown, forecast: Forecast
 
 
 def passes_left(run: FinetuneRun) -> float:
-    """Return the passes that are left to train and to judge: two an image and epoch to judge, and theta_0's once."""
+    """Return the passes that are left to train and to judge.
+
+    An image is judged twice in an epoch, and once before, to judge theta_0. In a run that is resumed, it passes the
+    frozen layers once more.
+    """
     done, images, held_out = run.progress, len(run.train_rows), len(run.held_out.rows)
     epochs = run.last_epoch - done.epoch + 1
     left = epochs * _passes(run, images, held_out) - run.update_passes * done.images
-    return max(0.0, left) + (0 if done.curve else held_out)
+    return max(0.0, left) + held_out * (1.0 - run.judging_passes if done.curve else 1.0)
 
 
 def whole_passes(run: FinetuneRun, data: Data) -> float:
@@ -301,4 +307,4 @@ def _passes(run: FinetuneRun, images: int, held_out: int) -> float:
     """Return the passes of an epoch; fewer images than a batch make an update as well."""
     recipe = run.recipe
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
-    return run.update_passes * per_epoch + 2 * held_out
+    return run.update_passes * per_epoch + 2 * run.judging_passes * held_out

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adawise.card.advice import advised_alpha
+from adawise.card.advice import advised_alpha, recommend
 from adawise.card.card import Card, Condition, make_card
-from adawise_lab.evaluate.assessment import verdict_of
+from adawise_lab.evaluate.assessment import assess_pair
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 240, 4
@@ -38,8 +38,9 @@ def card_of(home: Condition) -> Card:
 
 
 def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group() -> None:
-    found, fe = verdict_of(card_of(HOME), [HOME, NEW, FOG])
-    assert 1.0 < fe < 3.0
+    judgement = assess_pair(card_of(HOME), [HOME, NEW, FOG])
+    found = judgement.verdict
+    assert 1.0 < judgement.fe < 3.0
     means = [sum(r) / 3 for r in zip((0.7, 0.8, 0.9), (0.8, 0.6, 0.4), (0.7, 0.5, 0.3), strict=True)]
     assert found.zero_shot == pytest.approx(means[0], abs=0.04)
     assert found.fine_tuned == pytest.approx(means[2], abs=0.04)
@@ -57,12 +58,19 @@ def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group
     assert advised_alpha(found) is None
     assert found.mixed_gain is not None
     assert found.mixed_gain[1] <= found.mixed_gain[0] < 0.01 < found.gain[0], "no alpha is right for a batch of all"
-    assert verdict_of(card_of(HOME), [HOME])[0].mixed_gain is None
+    assert assess_pair(card_of(HOME), [HOME]).verdict.mixed_gain is None
+    assert recommend(found).alpha is None
+    assert judgement.served.accuracy == pytest.approx(found.adapted, abs=1e-12)
+    assert {name: len(labels) for name, labels in judgement.served.labels.items()} == dict.fromkeys(
+        ("home", "new_clean", "new_fog2"), N
+    )
 
 
 def test_an_objective_that_goes_the_wrong_way_is_answered_by_a_fixed_alpha() -> None:
     sure_and_wrong = condition("new_clean", (0.8, 0.6, 0.3), (2.0, 4.0, 8.0), seed=2)
-    found, _ = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
+    judgement = assess_pair(card_of(HOME), [HOME, sure_and_wrong])
+    found = judgement.verdict
+    assert judgement.served.accuracy == pytest.approx(found.best_fixed, abs=1e-12)
     assert found.gain[0] < -0.05
     assert advised_alpha(found) == found.fixed_alpha == 0.0
     assert advised_alpha(replace(found, gain=(-0.001, -0.002, -0.0005))) is None, "a draw is no reason"

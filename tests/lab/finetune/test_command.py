@@ -135,7 +135,7 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     assert (card.images, card.identity["theta_1"]) == (3, record["theta_1"]["hash"])
     left = {path.name for path in (folder / "out").iterdir()}
     made = {"theta_1", "classes.txt", "templates.txt", "card.json", "card.heads.safetensors"}
-    assert left == made | {"finetune.json", "finetune.html"}
+    assert left == made | {"finetune.json", "finetune.html", "served.parquet"}
     out = folder / "out"
     settings = ModelSettings(
         theta_0=pair_folder.theta_0,
@@ -282,8 +282,8 @@ def test_each_stage_takes_the_passes_that_were_expected_of_it(
     assert list(expected) == ["training", "rehearsal", "new classes", "card", "verdict"]
     share = read_card(folder / "out" / "card.json").tail_share
     assert (share == 1.0) is (blocks is None)
-    # theta_0 is judged, and an epoch trained and judged twice
-    assert expected["training"] == pytest.approx(24 + (1 + 2 * share) * 24 + 2 * 24, abs=0.01)
+    # theta_0 is judged, and an epoch trained, and judged twice by the trained layers
+    assert expected["training"] == pytest.approx(24 + (1 + 2 * share) * 24 + 2 * share * 24, abs=0.01)
     at_six, at_all = (1 + share * (alphas - 1) for alphas in (6, 21))
     assert expected["new classes"] == pytest.approx(6 * 12 * at_six, abs=0.1)
     assert expected["card"] == pytest.approx(24 * at_all + 5 * 24 * at_six, abs=0.1)

@@ -18,6 +18,7 @@ from adawise.app.signals import INTERRUPTED
 from adawise.card.card import read_card
 from adawise.errors import DivergedError, SettingsError, TrainingError
 from adawise.settings import ModelSettings, Settings
+from adawise_lab.evaluate.result import Difference
 from adawise_lab.finetune import compare
 from adawise_lab.finetune.compare import BlocksComparison, BlocksRun, choose
 from adawise_lab.finetune.compare_page import page
@@ -65,13 +66,30 @@ def test_each_number_of_blocks_is_trained_as_the_command_trains_it_and_one_is_ch
     assert last["forward_cost"] == 1.0 + last["tail_share"] * (last["fe"] - 1.0)
     assert all(set(run["groups"]) == {"home", "shifted", "new"} for run in found["runs"])
     assert all(run["minutes"] > 0.0 for run in found["runs"])
+    assert whole["versus_all"] is None
+    assert last["versus_all"]["difference"] == pytest.approx(last["served"] - whole["served"], abs=1e-12)
+    low, high = last["versus_all"]["ci"]
+    assert low <= last["versus_all"]["difference"] <= high
     kept = json.loads((folder / "out" / "comparison.json").read_text())
     assert {**found, "seconds": kept["seconds"]} == kept
     shown = (folder / "out" / "comparison.html").read_text()
     assert found["why"] in shown
     assert finetune(folder, *ONE, "-o", "alone", "--finetune.blocks", "2") == 0
-    for name in ("theta_1/open_clip_model.safetensors", "finetune.json"):
+    for name in ("theta_1/open_clip_model.safetensors", "finetune.json", "served.parquet"):
         assert (folder / "alone" / name).read_bytes() == (folder / "out" / "blocks-2" / name).read_bytes(), name
+
+
+def test_runs_that_did_not_keep_what_each_image_was_served_are_compared_without_intervals(
+    folder: Path, capsys: Captured
+) -> None:
+    quick = (*ONE, "--no-finetune.rehearsal", "--compare-blocks")
+    assert finetune(folder, *quick) == 0
+    assert "mean against all" in capsys.readouterr().out
+    (folder / "out" / "blocks-2" / "served.parquet").unlink()  # as a run of 0.3.0
+    assert finetune(folder, *quick, "--resume", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["versus_all"] for run in found["runs"]] == [None, None]
+    assert all(run["served"] is not None for run in found["runs"])
 
 
 def test_a_comparison_that_was_stopped_goes_on_with_the_run_that_was_stopped(
@@ -255,6 +273,28 @@ def test_the_page_has_every_run_and_what_the_figures_are_worth() -> None:
     assert "200 held-out images judge it" in shown
     assert "Whole forwards an image: all 1.20, 4 1.07, 2 1.04." in shown
     assert "With evaluation, rehearsal and card: all 10.0, 4 5.0, 2 4.0." in shown, "8 blocks stopped early"
+
+
+def test_intervals_say_which_runs_the_images_cannot_distinguish(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
+    four = replace(FOUR, versus_all=Difference(-0.003, (-0.012, 0.005)))
+    runs = (ALL, BROKEN, four, replace(TWO, versus_all=Difference(-0.01, (-0.019, -0.002))))
+    comparison = BlocksComparison(runs, *choose(runs), 200, Path("out"))
+    few = "These images are too few to distinguish 4 from all: raise finetune.judged_images"
+    assert few in compare.caution(comparison)
+    assert "too few" not in compare.caution(replace(comparison, runs=(ALL, runs[-1])))
+    shown = page(comparison, ["finetune", "--compare-blocks"])
+    assert few in shown
+    assert "−0.3 (−1.2 to +0.5)" in shown
+    compare.show_comparison(replace(comparison, chosen=None), ModelSettings(), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()) for line in lines if "against" in line or " to +" in line or " to −" in line] == [
+        "blocks mean against all, in points",
+        "4 −0.3 (−1.2 to +0.5)",
+        "2 −1.0 (−1.9 to −0.2)",
+    ]
 
 
 def test_a_table_with_a_run_that_failed_fits_a_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_an_update_is_a_pass_forward_and_two_back_through_the_trained_layers(
     run = make_run()  # 27 images in batches of 8 are three updates an epoch; 9 are held out; three epochs
     run.trained_share = share
     assert run.update_passes == update
-    assert passes_left(run) == 3 * (3 * 8 * update + 2 * 9) + 9
+    assert passes_left(run) == 3 * (3 * 8 * update + 2 * 9) + 9, "no activations are kept"
     seconds = iter([0.0, 8.0, 16.0, 24.0])
     clock = SimpleNamespace(monotonic=lambda: next(seconds))
     monkeypatch.setattr("adawise_lab.finetune.countdown.time", clock)

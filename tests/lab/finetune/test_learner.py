@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
+from adawise.clip.skeleton import with_tensors
 from adawise.clip.trunk import NoTrunkError
 from adawise.errors import SettingsError, TrainingError
-from adawise_lab.finetune.images import Images, Pixels
+from adawise_lab.finetune.activations import HeldOutActivations
+from adawise_lab.finetune.images import HeldOut, Images, Pixels
 from adawise_lab.finetune.learner import Learner, _blocks_above, frozen_names
 from tests.lab.finetune.shapes import CLASSES
 from tests.models import SIZE, TEMPLATES, PairFolder, classifier, load
@@ -89,15 +92,97 @@ def test_the_layers_before_the_last_blocks_stay_bit_for_bit(make_learner: MakeLe
 def test_the_trained_share_is_counted_from_the_first_trained_layer_on(
     make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make_learner().trained_share(SIZE) == 1.0
-    one, two = (make_learner(blocks=blocks).trained_share(SIZE) for blocks in (1, 2))
-    assert 0.2 < one < 0.5 < two < 0.9
+    assert make_learner().trunk(SIZE) is None
+    one, two = (make_learner(blocks=blocks).trunk(SIZE) for blocks in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert 0.2 < one.tail_share < 0.5 < two.tail_share < 0.9
 
     def untraceable(*_: object) -> None:
         raise NoTrunkError("it branches")
 
     monkeypatch.setattr("adawise_lab.finetune.learner.cut", untraceable)
-    assert make_learner(blocks=1).trained_share(SIZE) == 1.0
+    assert make_learner(blocks=1).trunk(SIZE) is None
+
+
+@pytest.fixture
+def held_out(make_images: Callable[[Path], Images], shapes: Path) -> HeldOut:
+    """Three batches; the last one is smaller."""
+    return HeldOut(make_images(shapes), [0, 1, 2, 12, 13, 14, 24, 25], 3)
+
+
+def check_as_whole(learner: Learner, judged: HeldOut | HeldOutActivations, pixels: HeldOut) -> None:
+    """Judged images have the logits of the whole tower, bit for bit, at both ends and between."""
+    for alpha in (0.0, 0.5, 1.0):
+        (logits, labels), (expected, same) = (learner.classify(images, alpha) for images in (judged, pixels))
+        assert torch.equal(logits, expected)
+        assert torch.equal(labels, same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_are_not_trained_judge_an_image_once_in_a_run_with_the_bits_of_the_whole_tower(
+    make_learner: MakeLearner,
+    held_out: HeldOut,
+    batch: Pixels,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed: list[int] = []
+
+    def counted(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+        made = with_tensors(module, tensors)
+        made.register_forward_hook(lambda _module, args, _result: passed.append(args[0].ndim))
+        return made
+
+    monkeypatch.setattr("adawise_lab.finetune.learner.with_tensors", counted)
+    learner = make_learner(blocks=1)
+    learner._dtype = dtype
+    judged = learner.behind(learner.trunk(SIZE), held_out)
+    assert isinstance(judged, HeldOutActivations)
+    assert judged.rows == held_out.rows
+    check_as_whole(learner, judged, held_out)
+    for _ in range(2):
+        learner.update([(batch, PROMPTS)], 1e-3)
+        check_as_whole(learner, judged, held_out)
+    pixels, activations = 4, 3  # dimensions of the trunk's input and of the tail's
+    assert passed.count(pixels) == 3, "each batch passes the trunk once"
+    assert passed.count(activations) == 3 * 3 * 3
+
+
+def test_activations_that_take_too_much_memory_are_not_kept(
+    make_learner: MakeLearner, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(blocks=1)
+    trunk = learner.trunk(SIZE)
+    assert trunk is not None
+    assert learner.behind(None, held_out) is held_out
+    limit = 8 * 4 * trunk.shape.numel()  # eight images in float32
+    monkeypatch.setattr("adawise_lab.finetune.learner.KEPT_BYTES", limit)
+    assert isinstance(learner.behind(trunk, held_out), HeldOutActivations)
+    monkeypatch.setattr("adawise_lab.finetune.learner.KEPT_BYTES", limit - 1)
+    assert learner.behind(trunk, held_out) is held_out
+
+
+class Overwriting(nn.Module):
+    """A tail whose first layer works in place, as ReLUs may."""
+
+    def __init__(self, tail: nn.Module) -> None:
+        super().__init__()
+        self.tail = tail
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.tail(x.clone())
+        x.zero_()
+        return result
+
+
+def test_a_tail_that_overwrites_its_input_is_given_a_copy(make_learner: MakeLearner, held_out: HeldOut) -> None:
+    learner = make_learner(blocks=1)
+    judged = learner.behind(learner.trunk(SIZE), held_out)
+    assert isinstance(judged, HeldOutActivations)
+    judged.tail = Overwriting(judged.tail)
+    check_as_whole(learner, judged, held_out)
 
 
 @pytest.mark.parametrize("blocks", [3, 12])

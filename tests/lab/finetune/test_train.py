@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from safetensors.torch import load_file
 
 from adawise.errors import TrainingError
 from adawise_lab.finetune.folder import CONTENTS
+from adawise_lab.finetune.images import HeldOut, Pixels
 from adawise_lab.finetune.recipe import Recipe
 from adawise_lab.finetune.train import Epoch, FinetuneRun, TrainingPosition
+from adawise_lab.finetune.training import passes_left
 from tests.lab.finetune.conftest import MakeRun
+from tests.models import SIZE
 
 
 def finish(run: FinetuneRun) -> FinetuneRun:
@@ -78,13 +82,40 @@ def test_the_middle_of_the_path_is_judged_and_a_barrier_told(
     one, half = run.progress.curve[1], run.learner.evaluate(run.held_out, 0.5)
     assert (one.accuracy_half, one.epoch) == (half.accuracy, 1)
     scores = {1.0: 0.8, 0.5: 0.3}
-    monkeypatch.setattr(run.learner, "evaluate", lambda held_out, alpha: type(half)(scores[alpha], 1.0, 0.0))
+    monkeypatch.setattr(run.learner, "evaluate", lambda _held_out, alpha, _on: type(half)(scores[alpha], 1.0, 0.0))
     run.progress.curve[0] = row(0, 0.5)
     results = run._evaluate(2, 1.0)
     assert results.barrier == pytest.approx(0.2)
     assert results.has_barrier
     scores[0.5] = 0.6
     assert not run._evaluate(2, 1.0).has_barrier
+
+
+def test_a_run_that_keeps_activations_decodes_held_out_images_once_and_has_the_same_curve(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = make_run("whole", blocks=1), make_run("run", blocks=1)
+    pixels = run.held_out
+    assert isinstance(pixels, HeldOut)
+    trunk = run.learner.trunk(SIZE)
+    assert trunk is not None
+    run.held_out, run.trained_share = run.learner.behind(trunk, pixels), trunk.tail_share
+    passes, decoded = list[float](), list[int]()
+    run.on_evaluated = passes.append
+    readable = run.images.readable
+
+    def counted(rows: Sequence[Sequence[int]]) -> Iterator[Pixels]:
+        decoded.append(len(rows))
+        return readable(rows)
+
+    monkeypatch.setattr(run.images, "readable", counted)
+    before = passes_left(run)
+    assert_same(finish(run), finish(whole))
+    assert decoded == [2], "nine images in batches of eight"
+    assert passes == [8.0, 1.0] + 3 * 2 * [8 * trunk.tail_share, trunk.tail_share]
+    assert before == pytest.approx(3 * 3 * 8 * run.update_passes + sum(passes))
+    found = run.compare()
+    assert (found.labels, found.half) == (whole.compare().labels, whole.compare().half)
 
 
 @pytest.fixture(scope="module")
