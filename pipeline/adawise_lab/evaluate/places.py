@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import structlog
@@ -83,7 +83,7 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[Lo
     return tuple(tables), model.checkpoints.tail_share
 
 
-def _classes_of(places: Iterable[Samples], card: Path | None) -> tuple[str, ...]:
+def _classes_of(places: Collection[Samples], card: Path | None) -> tuple[str, ...]:
     """Return the class names of all places together, in their order, and log them.
 
     Raises:
@@ -95,12 +95,13 @@ def _classes_of(places: Iterable[Samples], card: Path | None) -> tuple[str, ...]
             f"--images: all images have the label {classes[0]!r}, and any model would be right. List all served "
             "names in a file for --model.classes."
         )
-    for name in classes:
-        if not is_class_name(name):
-            raise SettingsError(
-                f"--images: expected class names of one line without spaces around them, and a file declares {name!r}. "
-                "Correct it there, or list the names in a file for --model.classes."
-            )
+    for samples in places:
+        for name in samples.declared or ():
+            if not is_class_name(name):
+                raise SettingsError(
+                    f"--images {samples.where}: expected class names of one line without spaces around them, and the "
+                    f"file declares {name!r}. Correct it there, or list the names in a file for --model.classes."
+                )
     if card is not None and read_card(card).identity.get("classes") != digest("\n".join(classes)):
         raise SettingsError(
             f"--images: the {len(classes)} class names of these images, or their order, are not those that the card "

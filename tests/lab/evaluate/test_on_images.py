@@ -174,7 +174,7 @@ def test_a_class_name_that_is_declared_and_is_none_is_refused(
     home: Path, shots: list[Shot], tmp_path: Path, name: str
 ) -> None:
     write_parquet(tmp_path / "harbour.parquet", [shots[0].png, shots[1].png], [0, 1], ("tram", "boat", name))
-    with pytest.raises(SettingsError, match=rf"a file declares {re.escape(repr(name))}\."):
+    with pytest.raises(SettingsError, match=rf"harbour\.parquet: .* the file declares {re.escape(repr(name))}\."):
         tables_of_images(
             without_class_names(home), TableSources((tmp_path / "harbour.parquet",), None, tmp_path / "cache", None)
         )
