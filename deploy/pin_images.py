@@ -117,7 +117,11 @@ def images_in(folder: Path) -> list[Named]:
 
 
 def _names_images(path: Path) -> bool:
-    return _is_dockerfile(path) or path.name == "Kustomization" or path.suffix in (".yaml", ".yml")
+    return _is_yaml(path) or _is_dockerfile(path)
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.name == "Kustomization" or path.suffix in (".yaml", ".yml")
 
 
 def _is_dockerfile(path: Path) -> bool:
@@ -127,7 +131,7 @@ def _is_dockerfile(path: Path) -> bool:
 
 def _in_file(path: Path, text: str) -> Iterator[tuple[str, Named]]:
     """Yield each image that a file's text names, and the name that it replaces in a kustomization, "" elsewhere."""
-    if not _is_dockerfile(path):
+    if _is_yaml(path):  # whatever its name begins with: dockerfile.yml may be a workflow
         text = _without_comments(text, r"(?:^|(?<=[ \t]))#[^\r\n]*")
         yield from (("", named) for named in _in_yaml(path, text))
         if path.name in ("kustomization.yaml", "kustomization.yml", "Kustomization"):

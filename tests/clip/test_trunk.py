@@ -162,7 +162,7 @@ def test_where_activations_do_not_fit_beside_one_copy_a_round_goes_on_without_th
     pair: CheckpointPair, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
-    opened = subject.open(BATCHES)
+    opened, copies = subject.open(BATCHES), subject.bank.capacity
     if step == "_evaluate_rows":
         opened.evaluate({3: all_rows(BATCHES)})
 
@@ -176,6 +176,7 @@ def test_where_activations_do_not_fit_beside_one_copy_a_round_goes_on_without_th
     monkeypatch.undo()
     subject.open(BATCHES).evaluate({7: all_rows(BATCHES)})
     assert subject.kept_images == sum(map(len, BATCHES)) - 1, "no later round of this size tries it again"
+    assert subject.bank.capacity == copies, "what was given up for activations is there for merged copies again"
 
 
 @pytest.fixture

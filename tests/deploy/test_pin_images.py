@@ -203,6 +203,19 @@ def test_images_of_a_dockerfile(dockerfile: str, images: list[str], script: Any,
 
 
 @pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        *((name, ["a:1"]) for name in ("Dockerfile.gpu", "dockerfile", "gpu.Dockerfile", "Containerfile")),
+        *((name, ["b:2"]) for name in ("dockerfile.yml", "Containerfile.yaml", "Kustomization")),
+        *((name, []) for name in ("README.md", "docker-compose.txt")),
+    ],
+)
+def test_the_name_of_a_file_decides_how_it_is_read(name: str, images: list[str], script: Any, tmp_path: Path) -> None:
+    found = script.images_in(folder_of(tmp_path, "FROM a:1\n---\nimage: b:2\n", name))
+    assert [each.image for each in found] == images
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("compose.yaml", "a:\n  image: redis\n", "compose.yaml:2: redis has no tag; write the tag of one release"),

@@ -151,6 +151,16 @@ def test_a_training_that_diverged_ends_no_sweep_and_a_report_without_a_full_reci
     assert choice.startswith("\nNo choice: ")
 
 
+def test_a_mistake_in_the_command_ends_the_sweep(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*_: object, **__: bool) -> None:
+        raise subprocess.CalledProcessError(2, "finetune")
+
+    monkeypatch.setattr(blocks, "carry_out", mistaken)
+    monkeypatch.setattr("sys.argv", ["blocks", str(sweep.folder), "--pairs", "a"])
+    with pytest.raises(subprocess.CalledProcessError):
+        blocks.main()
+
+
 def test_tables_that_a_kill_left_unfinished_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "0"
     (place / "tables").mkdir(parents=True)

@@ -327,6 +327,21 @@ def test_batches_of_other_streams_are_begun_between_those_of_a_backlog_however_m
     assert "".join(begun) == "aabbaabbaaaa"
 
 
+def test_a_batch_that_lacked_room_gets_it_while_all_threads_that_may_decode_it_are_busy() -> None:
+    """The thread for quick messages goes on beside it: a slow message may take for ever."""
+    lanes = backlogs({"a": 2, "b": 2})
+    lanes._lanes["a"].guess_s = 1.0
+    lanes._lanes["b"].used_s = 0.5
+    assert lanes.next(quick=False, eager=False, images=1, must=False) is None
+    assert lanes.next(quick=True, eager=False, images=1, must=False) is None, "the room is kept for the first"
+    begun = lanes.next(quick=True, eager=False, images=4, must=False), lanes.begin_promised(quick=False)
+    assert [job.stream for job in begun if job is not None] == ["b", "b"]
+    slow = lanes.begin_promised(quick=False)
+    assert slow is not None
+    assert slow.stream == "a"
+    check_counts(lanes)
+
+
 @pytest.mark.parametrize("slow", [(0, 1), (1,)], ids=["both are slow", "the small ones are quick"])
 def test_small_batches_do_not_take_the_room_that_a_large_batch_of_another_partition_waits_for(
     slow: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,7 @@ KINDS, STREAM_SEEDS = ("long", "short"), 3
 STRATEGIES = ("warm", AUTO)
 FRESH = ("v", "w", "x")
 _RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
+_MISTAKE = 2  # exit code of a command that has a mistake
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
 
@@ -427,6 +428,8 @@ def main() -> None:
                 try:
                     carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
                 except subprocess.CalledProcessError as error:  # it diverged, or was killed: the next call tries again
+                    if error.returncode == _MISTAKE:  # all others would end so
+                        raise
                     if not (place / _REJECTED).exists():
                         print(f"{name} {recipe.name} {seed}: {error}", file=sys.stderr, flush=True)
                         continue

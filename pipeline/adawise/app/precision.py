@@ -188,7 +188,7 @@ def claim_root_precision(store: Store, kept: RootPrecision, choice: PrecisionCho
     if now.damage:
         return
     if not is_auto and now.is_begun and now.precision is None:
-        return  # an earlier version served it, and a setting of one worker must not decide for those with `auto`
+        return  # an earlier version served it: a claim by one worker's setting would be final for those with `auto`
     ours = kept.precision or choice.chosen
     if is_auto and now.precision is None and now.is_begun and not kept.is_begun:
         raise PrecisionTaken(f"{store}: expected to begin it in {ours}, but an earlier version has begun it {_AGAIN}")

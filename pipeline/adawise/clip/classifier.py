@@ -297,15 +297,18 @@ class PairClassifier:
         each = self.bank.activation_bytes
         return min(_ACTIVATION_BYTES // each, self._fitting_images) if each else 0
 
-    def keep_fewer_activations(self, images: int) -> None:
-        """Keep no activations of rounds of so many images from now on, for which the device had no memory."""
-        self._fitting_images = images - 1
+    def keep_fewer_activations(self, images: int, copies: int) -> None:
+        """Keep no activations of rounds of so many images or more from now on: the device had no memory for them.
+
+        `copies` is the capacity of the bank before it gave up copies for them, which it has again.
+        """
+        self._fitting_images, self.bank.capacity = min(self._fitting_images, images - 1), copies
         _log.warning(
             "activations_not_kept",
             images=images,
-            remedy="the device has no memory for the activations of a round beside one merged copy: each probe runs "
-            "the whole tower, which costs time and changes no result; lower model.chunk_rows, or give the worker a "
-            "separate device",
+            remedy="the device has no memory for the activations of a round of so many images beside one merged copy: "
+            "each probe in such a round runs the whole tower, which costs time and changes no result; lower "
+            "model.chunk_rows, or give the worker a separate device",
         )
 
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
@@ -478,10 +481,11 @@ class PairRound:
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
         if self._keeps:
+            copies = self._classifier.bank.capacity
             with suppress(DeviceMemoryError):
                 return self._evaluate_kept(requested)
             self._keeps, self._activations = False, None
-            self._classifier.keep_fewer_activations(self._images)
+            self._classifier.keep_fewer_activations(self._images, copies)
         return of_images(self._batches, self._classifier.evaluate)(requested)
 
     def _evaluate_kept(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:

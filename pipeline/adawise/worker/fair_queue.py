@@ -329,9 +329,10 @@ class Lanes:
         """
         if not quick:
             self.lacks_room = False
-        elif self.lacks_room and not eager:  # a lane that only the other threads look at waits for it
-            return None
-        while (lane := self.first(quick=quick)) is not None or (eager and not quick and self._held):
+        # While a batch lacks room, its lane is looked at even if it is slow: all other threads may be busy.
+        while (lane := self.first(quick=quick and (eager or not self.lacks_room))) is not None or (
+            eager and not quick and self._held
+        ):
             if lane is None:
                 self.release(next(iter(self._held)))
                 continue
@@ -341,6 +342,9 @@ class Lanes:
                 self._move(job, HELD)
                 self._held[job.stream] = None
             elif eager or not job.is_single:
+                if quick and lane.is_slow:
+                    self.lacks_room = False
+                    continue
                 self._leave(lane)
                 return self._begin(job)
             else:
@@ -349,7 +353,10 @@ class Lanes:
                 if self.lacks_room:
                     return None
                 self._promise(batch)
-                return self.begin_promised(quick=quick)
+                if (begun := self.begin_promised(quick=quick)) is not None:
+                    return begun
+                images, must = images - len(batch), False  # the other threads decode it
+        self.lacks_room = False
         return None
 
     def begin_promised(self, *, quick: bool) -> Job | None:

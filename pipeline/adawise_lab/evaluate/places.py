@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import structlog
 
 from adawise.app.model import ModelPair, load_model
 from adawise.app.prompts import prompt_templates, read_lines
-from adawise.clip.classifier import PairClassifier
+from adawise.card.card import read_card
+from adawise.clip.classifier import PairClassifier, digest
 from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
-from adawise.labels.folders.samples import Samples, contents_digest
+from adawise.labels.folders.samples import Samples, contents_digest, is_class_name
 from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise_lab.evaluate.corrupt import parse
 from adawise_lab.evaluate.images import ImageSet, Sample, domain_name, make_tables
@@ -50,7 +51,7 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[Lo
     Without model.classes the class names are those that the files declare, or else the labels, of all places together.
 
     Raises:
-        SettingsError, SourceError: as `domain_names` and `listed`; or there is one class name only.
+        SettingsError, SourceError: as `domain_names` and `listed`; or the class names of the places cannot be used.
     """
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
     file = settings.model.classes
@@ -58,15 +59,7 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[Lo
     # All, so that mistakes are found before anything is computed.
     each = {place: listed(settings, place, classes) for place in wanted.places}
     if classes is None:
-        classes = tuple(
-            dict.fromkeys(name for samples in each.values() for name in samples.declared or samples.classes)
-        )
-        if len(classes) == 1:
-            raise SettingsError(
-                f"--images: all images have the label {classes[0]!r}, and any model would be right. List all served "
-                "names in a file for --model.classes."
-            )
-        _log.info("classes_taken_from_images", classes=len(classes), first=classes[:_SHOWN])
+        classes = _classes_of(each.values(), settings.model.card)
     model = load_model(settings.model, settings.decode, classes=classes)
     tables: list[LogitTable] = []
     for place, samples in each.items():
@@ -87,6 +80,34 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[Lo
             _log.warning("images_left_out", images=str(place), left_out=len(left_out), of_them=shown)
         tables += [one.table for one in made]
     return tuple(tables), model.checkpoints.tail_share
+
+
+def _classes_of(places: Collection[Samples], card: Path | None) -> tuple[str, ...]:
+    """Return the class names of all places together, in their order, and log them.
+
+    Raises:
+        SettingsError: there is one only, a name that a file declares is none, or the card was made with others.
+    """
+    classes = tuple(dict.fromkeys(name for samples in places for name in samples.declared or samples.classes))
+    if len(classes) == 1:
+        raise SettingsError(
+            f"--images: all images have the label {classes[0]!r}, and any model would be right. List all served "
+            "names in a file for --model.classes."
+        )
+    for samples in places:
+        for name in samples.declared or ():
+            if not is_class_name(name):
+                raise SettingsError(
+                    f"--images {samples.where}: expected class names of one line without spaces around them, and the "
+                    f"file declares {name!r}. Correct it there, or list the names in a file for --model.classes."
+                )
+    if card is not None and read_card(card).identity.get("classes") != digest("\n".join(classes)):
+        raise SettingsError(
+            f"--images: the {len(classes)} class names of these images, or their order, are not those that the card "
+            f"{card} was made with. List the card's names in a file for --model.classes, or leave model.card out."
+        )
+    _log.info("classes_taken_from_images", classes=len(classes), first=classes[:_SHOWN])
+    return classes
 
 
 def set_name(place: Path) -> str:
@@ -123,8 +144,8 @@ def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str,
             except (OSError, InvalidMessage) as error:
                 yield Sample(where, None, trouble=str(error))
 
-    digest = f"{samples.digest} {limit}" if samples.is_exact else contents_digest(samples, chosen)
-    return ImageSet(name, classes, digest + _limits(settings.decode, samples), len(chosen), decoded)
+    contents = f"{samples.digest} {limit}" if samples.is_exact else contents_digest(samples, chosen)
+    return ImageSet(name, classes, contents + _limits(settings.decode, samples), len(chosen), decoded)
 
 
 def _limits(settings: DecodeSettings, samples: Samples) -> str:

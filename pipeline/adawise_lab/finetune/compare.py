@@ -138,8 +138,7 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
         name = folder_name(blocks)
         _log.info("run_of_comparison_began", blocks=blocks, folder=name)
         failed, made = "", None
-        of_run = _request(request, blocks)
-        with _timed(of_run, seconds):
+        with _timed(_request(request, blocks), seconds) as of_run:
             try:
                 made = finetune(of_run)
             except DivergedError as error:
@@ -234,16 +233,23 @@ def _request(request: FinetuneRequest, blocks: int | None) -> FinetuneRequest:
 
 
 @contextmanager
-def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[None]:
-    """Add the time of the block to that of the run, unless the run had ended before, and keep it in a file.
+def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[FinetuneRequest]:
+    """Yield the request, and add the time of the block to that of its run, which is kept in a file.
 
-    The time of a run that is started anew replaces that of the one before it.
+    Nothing is added to a run that had ended before, or if an error comes before a new run begins. The time of a run
+    that is started anew replaces that of the one before it.
     """
-    folder, name = Folder(request.output), request.output.name
+    folder, name, has_begun = Folder(request.output), request.output.name, request.resume
     if not request.resume:
         seconds.pop(name, None)
     # A run that is made anew removes the one before it.
     ending, began = _ending(folder) if request.resume else None, time.monotonic()
+
+    def begins() -> None:
+        nonlocal has_begun
+        has_begun = True
+        if request.begins is not None:
+            request.begins()
 
     def note() -> None:
         now = _ending(folder)
@@ -254,12 +260,13 @@ def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[None
         write_bytes(folder.path.parent / RESULT, json.dumps({"seconds": seconds}, indent=1).encode())
 
     try:
-        yield
-    except SettingsError:  # a mistake in the command, most likely: no run began, and what was there stays
+        yield replace(request, begins=begins)
+    except SettingsError:  # a mistake in the command, most likely: what an earlier comparison left stays
         raise
     except BaseException:
-        with suppress(TrainingError):  # there may be no room, which the error of the run says
-            note()
+        if has_begun:
+            with suppress(TrainingError):  # there may be no room, which the error of the run says
+                note()
         raise
     note()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 from adawise.__main__ import main
 from adawise.app.model import ModelPair, load_model
+from adawise.clip.classifier import digest
 from adawise.errors import SettingsError
 from adawise.settings import Settings, read
 from adawise_lab.evaluate.places import domain_names, image_set, listed, tables_of_images
@@ -163,6 +166,28 @@ def test_images_of_one_label_need_a_file_of_class_names(home: Path, shots: list[
     write_folder(tmp_path / "cats", [Shot("cat", shots[0].png)])
     with pytest.raises(SettingsError, match=r"all images have the label 'cat'.*--model\.classes"):
         tables_of_images(unlisted, TableSources((tmp_path / "cats",), None, tmp_path / "cache", None))
+
+
+@pytest.mark.parametrize("name", ["", "wet\nroad", " tram"])
+def test_a_class_name_that_is_declared_and_is_none_is_refused(
+    home: Path, shots: list[Shot], tmp_path: Path, name: str
+) -> None:
+    write_parquet(tmp_path / "harbour.parquet", [shots[0].png, shots[1].png], [0, 1], ("tram", "boat", name))
+    with pytest.raises(SettingsError, match=rf"harbour\.parquet: .* the file declares {re.escape(repr(name))}\."):
+        tables_of_images(
+            without_class_names(home), TableSources((tmp_path / "harbour.parquet",), None, tmp_path / "cache", None)
+        )
+
+
+def test_a_card_of_other_class_names_than_those_of_the_images_is_a_mistake_of_the_settings(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card may be of this pair all the same: the folders are sorted, and model.classes was not."""
+    unlisted, card = without_class_names(home), SimpleNamespace(identity={"classes": digest("\n".join(CLASSES))})
+    monkeypatch.setattr("adawise_lab.evaluate.places.read_card", lambda _: card)
+    with_card = unlisted.model_copy(update={"model": unlisted.model.model_copy(update={"card": Path("card.json")})})
+    with pytest.raises(SettingsError, match=r"5 class names .* or their order, .* card\.json .* --model\.classes"):
+        tables_of_images(with_card, TableSources((home / "folder/yard",), None, tmp_path / "cache", None))
 
 
 def test_the_command_takes_the_class_names_of_a_file(

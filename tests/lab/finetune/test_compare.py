@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 
 from adawise.app.signals import INTERRUPTED
 from adawise.card.card import read_card
-from adawise.errors import DivergedError, SettingsError, TrainingError
+from adawise.errors import CheckpointError, DivergedError, SettingsError, TrainingError
 from adawise.settings import ModelSettings, Settings
 from adawise_lab.evaluate.result import Difference
 from adawise_lab.finetune import compare
@@ -158,6 +159,13 @@ def test_a_comparison_whose_every_training_fails_is_shown_and_is_a_failure(
     assert "Every training failed." in (folder / "out" / "comparison.html").read_text()
 
 
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def function(*_: object) -> NoReturn:
+        raise error
+
+    return function
+
+
 def test_a_comparison_that_is_made_anew_keeps_no_run_of_the_one_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -166,13 +174,18 @@ def test_a_comparison_that_is_made_anew_keeps_no_run_of_the_one_before(
         record.parent.mkdir(parents=True)
         record.write_text("{}")
     kept = folder / "out" / "comparison.json"
-    kept.write_text('{"seconds": {"all": 600.0, "blocks-2": 300.0}}')
+    before = '{"seconds": {"all": 600.0, "blocks-2": 300.0}}'
+    kept.write_text(before)
     (folder / "none").mkdir()
     assert finetune(folder, "--compare-blocks", "--overwrite", "--labelled", "none") == 2
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert finetune(folder, *ONE, "--compare-blocks", "--overwrite", "--finetune.mlflow") == 2
+    with monkeypatch.context() as damaged:
+        damaged.setattr("adawise_lab.finetune.finetune.starting_model", raising(CheckpointError("damaged")))
+        assert finetune(folder, *ONE, "--compare-blocks", "--overwrite") == 1
+    assert all(record.exists() for record in earlier), "there is nothing to replace them"
+    assert kept.read_text() == before
     monkeypatch.setattr(compare, "finetune", lambda request: request.begins and request.begins())
-    assert all(record.exists() for record in (*earlier, kept)), "there is nothing to replace them"
     assert finetune(folder, *ONE, "--compare-blocks", "--overwrite") == INTERRUPTED
     assert not any(record.exists() for record in earlier)
     assert set(json.loads(kept.read_text())["seconds"]) == {"all"}

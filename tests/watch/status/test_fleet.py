@@ -8,11 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from typing_extensions import override
 
-from adawise.errors import Reason
+from adawise.errors import Reason, StoreUnavailable
 from adawise.kafka.group import GroupMember, Membership
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
+from adawise.watch.status import reader
 from adawise.watch.status.broker import BrokerFacts
 from adawise.watch.status.facts import CameraStatus, FleetStatus, WorkerStatus
 from adawise.watch.status.fleet import FleetQuestion, fleet_status, low_waters
@@ -364,3 +366,21 @@ def test_what_comes_and_is_served_is_told_by_partition_with_the_time_to_catch_up
         "600 messages wait, the oldest for 3 min; 1.0 arrive a second, 0.5 are served: it falls further behind"
     )
     assert status_of(yard, broker_facts(300)).partitions[0].arriving_per_s is None
+
+
+def test_a_root_that_does_not_answer_is_waited_for_once_before_the_status_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[str]()
+
+    class SilentStore(DictStore):
+        @override
+        def get(self, key: str) -> bytes | None:
+            asked.append(key)
+            raise StoreUnavailable("no route to the store")
+
+    monkeypatch.setattr(reader, "open_store", lambda _: SilentStore())
+    with reader.FleetReader("s3://bucket/yard", "frames", "adawise", 3_600.0, None) as fleet:
+        found = fleet.read()
+    assert asked == [layout.OWNER]
+    assert "no route to the store" in json.dumps(found.document())

@@ -80,8 +80,9 @@ class FleetReader:
             self._owner = read_owner(self._store) or self._owner
         except StoreUnavailable as error:
             not_asked["root"] = str(error)
-        # Known before the broker is queried, which takes seconds where it does not answer.
-        if self._owner is None and not self.has_begun():
+        # Known before the broker is queried, which takes seconds where it does not answer. A root that has not answered
+        # is not queried again: that takes as long.
+        if self._owner is None and not not_asked and not self.has_begun():
             raise no_output(self._root, _NAME_ROOT)
         topic, group = (self._topic, self._group) if self._owner is None else (self._owner.topic, self._owner.group)
         connect = self._connect
