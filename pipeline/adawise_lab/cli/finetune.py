@@ -95,7 +95,8 @@ class FinetuneCommand(Command):
             command=self.written_out(),
         )
         if self.compare_blocks:
-            from adawise_lab.finetune.compare import compare_blocks, show_comparison
+            from adawise_lab.finetune.compare import compare_blocks
+            from adawise_lab.finetune.comparison import show_comparison
 
             comparison = compare_blocks(request)
             if comparison is None:

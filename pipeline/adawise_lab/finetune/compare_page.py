@@ -14,7 +14,7 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.render import render
 from adawise.text import three, two
-from adawise_lab.finetune.compare import (
+from adawise_lab.finetune.comparison import (
     GROUPS,
     HEADERS,
     BlocksComparison,

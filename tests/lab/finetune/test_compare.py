@@ -21,8 +21,9 @@ from adawise.errors import CheckpointError, DivergedError, SettingsError, Traini
 from adawise.settings import ModelSettings, Settings
 from adawise_lab.evaluate.result import Difference
 from adawise_lab.finetune import compare
-from adawise_lab.finetune.compare import BlocksComparison, BlocksRun, choose
+from adawise_lab.finetune import comparison as results
 from adawise_lab.finetune.compare_page import page
+from adawise_lab.finetune.comparison import BlocksComparison, BlocksRun, choose
 from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest
 from adawise_lab.finetune.finetune import finetune as real
 from adawise_lab.finetune.folder import Folder
@@ -296,12 +297,12 @@ def test_intervals_say_which_runs_the_images_cannot_distinguish(
     runs = (ALL, BROKEN, four, replace(TWO, versus_all=Difference(-0.01, (-0.019, -0.002))))
     comparison = BlocksComparison(runs, *choose(runs), 200, Path("out"))
     few = "These images are too few to distinguish 4 from all: raise finetune.judged_images"
-    assert few in compare.caution(comparison)
-    assert "too few" not in compare.caution(replace(comparison, runs=(ALL, runs[-1])))
+    assert few in results.caution(comparison)
+    assert "too few" not in results.caution(replace(comparison, runs=(ALL, runs[-1])))
     shown = page(comparison, ["finetune", "--compare-blocks"])
     assert few in shown
     assert "−0.3 (−1.2 to +0.5)" in shown
-    compare.show_comparison(replace(comparison, chosen=None), ModelSettings(), as_json=False)
+    results.show_comparison(replace(comparison, chosen=None), ModelSettings(), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [" ".join(line.split()) for line in lines if "against" in line or " to +" in line or " to −" in line] == [
         "blocks mean against all, in points",
@@ -314,7 +315,7 @@ def test_a_table_with_a_run_that_failed_fits_a_terminal(capsys: Captured, monkey
     monkeypatch.setattr(compare, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
     broken = replace(BROKEN, failed="training diverged in epoch 3 at update 200: the loss is nan")
     runs = (replace(ALL, alpha=0.65), broken, FOUR)
-    compare.show_comparison(BlocksComparison(runs, None, "none", 200, Path("out")), ModelSettings(), as_json=False)
+    results.show_comparison(BlocksComparison(runs, None, "none", 200, Path("out")), ModelSettings(), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert " ".join(lines[3].split()) == "all .800 – .600 .700 alpha .65 .800 1.20 1.20 1.00 10.0"
     assert lines[4].split() == ["8", *4 * ["–"], "failed", *5 * ["–"]]
