@@ -56,7 +56,7 @@ class EvaluateCommand(Command):
     logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
     images: Text | None = optional(
         f"labelled images to make tables from, places separated by commas; each is {FORMS}; "
-        "without model.classes their labels are the class names",
+        "without model.classes, the class names are those that a file declares, or the labels",
         metavar="PLACES",
     )
     corrupt: Text | None = optional(

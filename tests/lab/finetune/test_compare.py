@@ -292,7 +292,7 @@ def test_the_page_has_every_run_and_what_the_figures_are_worth() -> None:
 def test_intervals_say_which_runs_the_images_cannot_distinguish(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
+    monkeypatch.setattr(results, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
     four = replace(FOUR, versus_all=Difference(-0.003, (-0.012, 0.005)))
     runs = (ALL, BROKEN, four, replace(TWO, versus_all=Difference(-0.01, (-0.019, -0.002))))
     comparison = BlocksComparison(runs, *choose(runs), 200, Path("out"))
@@ -312,7 +312,7 @@ def test_intervals_say_which_runs_the_images_cannot_distinguish(
 
 
 def test_a_table_with_a_run_that_failed_fits_a_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
+    monkeypatch.setattr(results, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
     broken = replace(BROKEN, failed="training diverged in epoch 3 at update 200: the loss is nan")
     runs = (replace(ALL, alpha=0.65), broken, FOUR)
     results.show_comparison(BlocksComparison(runs, None, "none", 200, Path("out")), ModelSettings(), as_json=False)
