@@ -6,7 +6,10 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,13 +20,16 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
 from adawise.bench import measure as measuring
+from adawise.bench import worker as passes
 from adawise.bench.figures import BenchReport
 from adawise.bench.loops import NaiveLoop, PlainLoop, head
 from adawise.bench.measure import measure, pass_batches
 from adawise.bench.pictures import jpegs
 from adawise.clip.load import OpenClipModel, load_open_clip
+from adawise.demo.brokers import Running, broker
 from adawise.demo.main import PAIR
-from adawise.settings import SearchSettings, Settings
+from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.settings import DecodeSettings, SearchSettings, Settings
 from tests.models import CLASSES, TEMPLATES, PairFolder
 
 PROMPTS = [[template.replace("{}", name) for template in TEMPLATES] for name in CLASSES]
@@ -114,6 +120,32 @@ def test_ctrl_c_leaves_no_file_and_no_broker(
         measure(settings_of(pair_folder), seconds=0.0, progress=notes)
     assert notes.notes[-1] == "plain"
     assert list(temporary.iterdir()) == []
+
+
+def test_settings_that_reject_the_images_are_named(pair_folder: PairFolder, drawn: pytest.MonkeyPatch) -> None:
+    del drawn
+    settings = settings_of(pair_folder)
+    settings = settings.model_copy(update={"decode": DecodeSettings(max_pixels=100)})
+    with pytest.raises(SettingsError, match=r"was rejected: .*decode\.max_pixels.* Raise the limit in \[decode\]"):
+        measure(settings, seconds=0.0, progress=Notes())
+
+
+def test_a_broker_that_ended_ends_the_bench(
+    pair_folder: PairFolder, drawn: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del drawn
+
+    @contextmanager
+    def ended(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
+        def check() -> None:
+            raise BrokerUnavailable("the embedded broker ended")
+
+        with broker(kind) as running:
+            yield replace(running, check=check)
+
+    monkeypatch.setattr(passes, "broker", ended)
+    with pytest.raises(BrokerUnavailable, match="ended"):
+        measure(settings_of(pair_folder), seconds=0.0, progress=Notes())
 
 
 def test_a_pass_has_full_batches_of_each_camera_and_at_least_one() -> None:

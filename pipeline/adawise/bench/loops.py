@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from adawise.adapt.names import GRID
 from adawise.adapt.search import Strategy
+from adawise.clip.device import Device
 from adawise.clip.load import OpenClipModel
 
 _ROWS = (8, 16, 32, 64, 128, 256)  # images of a forward that are tried
@@ -26,7 +27,6 @@ _FORMATS = {
     "cpu": {"fp32": torch.float32, "bf16": torch.bfloat16},
     "cuda": {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16},
 }
-Clock = Callable[[], float]
 
 
 class BareTower:
@@ -34,25 +34,29 @@ class BareTower:
 
     Args:
         model: the zero-shot checkpoint.
-        where: the device.
-        seconds: how long trials of formats and batches may take; the first forward of each format is made anyway.
-        clock: returns seconds.
+        device: where it runs.
+        size: pixels of a side.
+        seconds: how long trials of formats and batches may take; one is always made.
     """
 
-    def __init__(
-        self, model: OpenClipModel, where: torch.device, *, size: int, seconds: float, clock: Clock = time.perf_counter
-    ) -> None:
-        self._where, self._clock = where, clock
+    def __init__(self, model: OpenClipModel, device: Device, *, size: int, seconds: float) -> None:
+        self._where = device.where
         self._chunk = torch.randn(_ROWS[-1], 3, size, size)
-        ends_at, rates = clock() + seconds, dict[tuple[str, int], float]()
-        towers = {name: deepcopy(model.model.visual).to(where, dtype) for name, dtype in _FORMATS[where.type].items()}
-        for self.precision, self._tower in towers.items():
+        ends_at, rates = time.perf_counter() + seconds, dict[tuple[str, int], float]()
+        formats = [name for name in _FORMATS[self._where.type] if name != "bf16" or device.has_bfloat16]
+        towers = dict[str, Any]()
+        for self.precision in formats:
+            if towers and time.perf_counter() > ends_at:
+                break
+            self._tower = towers[self.precision] = deepcopy(model.model.visual).to(self._where, self.dtype)
             self.rows = _ROWS[0]
             self.rate()  # kernels are chosen
             for self.rows in _ROWS:
                 # A batch that takes a tenth of the time shows no more than a smaller one.
                 expected_s = self.rows / rates.get((self.precision, self.rows // 2), float("inf"))
-                if rates and (clock() > ends_at or expected_s > seconds / 10.0):
+                if (self.precision, _ROWS[0]) in rates and (
+                    time.perf_counter() > ends_at or expected_s > seconds / 10.0
+                ):
                     break
                 rates[self.precision, self.rows] = self.rate()
         self.precision, self.rows = max(rates, key=lambda key: rates[key])
@@ -61,19 +65,19 @@ class BareTower:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The fastest number format."""
+        """The number format."""
         return _FORMATS[self._where.type][self.precision]
 
     def rate(self, seconds: float = 0.0) -> float:
         """Return the images a second of forwards for this long, one at least."""
-        chunk = self._chunk[: self.rows].to(self._where, _FORMATS[self._where.type][self.precision])
-        began_s, images = self._clock(), 0
+        chunk = self._chunk[: self.rows].to(self._where, self.dtype)
+        began_s, images = time.perf_counter(), 0
         with torch.inference_mode():
-            while not images or self._clock() - began_s < seconds:
+            while not images or time.perf_counter() - began_s < seconds:
                 self._tower(chunk)
                 _wait(self._where)
                 images += len(chunk)
-        return images / max(self._clock() - began_s, 1e-9)
+        return images / max(time.perf_counter() - began_s, 1e-9)
 
 
 class PlainLoop:

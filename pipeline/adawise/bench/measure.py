@@ -69,12 +69,12 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
     progress.note("loading the pair")
     chosen = choose_precision(settings.model, RootPrecision(""))
     settings = settings.model_copy(update={"model": chosen.model})
-    with broker_settings(settings) as settings:
+    with broker_settings(settings) as (settings, check):
         model, values = load_model(settings.model, settings.decode), jpegs()
         own = _open_clip(settings, model, "theta_0")
         where, size = model.classifier.device.where, model.checkpoints.preprocess.size
         progress.note("trying batches and number formats")
-        bare = BareTower(own, where, size=size, seconds=_FORMATS * seconds)
+        bare = BareTower(own, model.classifier.device, size=size, seconds=_FORMATS * seconds)
         progress.note("encoding the class names")
         prompts = [[each.replace("{}", name) for each in prompt_templates(settings.model)] for name in model.classes]
         before_s = time.perf_counter()
@@ -84,7 +84,7 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
         progress.note("warming up the worker")
         batch = settings.batch.images
         most = pass_batches(bare.fastest / _NEW_STREAM, _WARM_UP * seconds, _WARM_UP_BATCHES * batch)
-        worker = WorkerBench(settings, model, values, cameras := min(_MOST_CAMERAS, most))
+        worker = WorkerBench(settings, model, values, cameras := min(_MOST_CAMERAS, most), check)
         warm = worker.serve(_WARM_UP_BATCHES)  # new streams explore
         turn_s = max(left_s(), 0.0) / _TURNS
         naive_s = _TRIALS * (_BATCH / bare.fastest + (0.0 if model.checkpoints.text_is_shared else head_s))

@@ -21,7 +21,8 @@ from adawise.app.kafka import kafka_source
 from adawise.app.model import ModelPair
 from adawise.app.worker import WorkerParts, make_worker
 from adawise.clip.classifier import PairClassifier
-from adawise.kafka.embedded import EmbeddedBroker
+from adawise.demo.brokers import broker
+from adawise.errors import SettingsError
 from adawise.ports import Round
 from adawise.produce.files import Shot
 from adawise.produce.produce import Parcel
@@ -29,7 +30,7 @@ from adawise.produce.sender import KafkaSender, ensure_topic
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.records import BatchTrace, Message, Selection
 from adawise.settings import KafkaSettings, Settings
-from adawise.worker.events import BatchServed, Event, PartitionRecovered, SegmentCommitted
+from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionRecovered, SegmentCommitted
 
 _TOPIC, _PARTITIONS = "bench", 4
 _INFLIGHT_BYTES, _TIMEOUT_S = 8 * 2**20, 60.0
@@ -44,7 +45,7 @@ class Tally:
 
     def __init__(self, images: int) -> None:
         self.images, self.rows, self.traces = images, 0, list[BatchTrace]()
-        self.commit_s = 0.0
+        self.commit_s, self.rejected = 0.0, ""
         self.began: Clocks | None = None
         self.ended: Clocks = (0.0, 0.0, 0.0)
 
@@ -55,6 +56,8 @@ class Tally:
                 self.began = self.began or _clocks()
             case BatchServed():
                 self.traces.append(event.trace)
+            case FrameRejected():
+                self.rejected = event.frame.detail or str(event.frame.reason)
             case SegmentCommitted():
                 self.rows += event.commit.rows
                 self.commit_s += event.commit.seconds
@@ -70,8 +73,8 @@ class Tally:
         return wall, every, own
 
     def done(self) -> bool:
-        """Return True once all images are served."""
-        return sum(trace.images for trace in self.traces) >= self.images
+        """Return True once all images are served, or one is rejected."""
+        return bool(self.rejected) or sum(trace.images for trace in self.traces) >= self.images
 
     def mean(self, of: Callable[[BatchTrace], float]) -> float:
         """Return the mean over images of a figure of their batches."""
@@ -111,19 +114,38 @@ class WorkerBench:
         model: the pair.
         values: encoded images.
         cameras: how many send them.
+        check: raises BrokerUnavailable if the broker has ended by itself.
     """
 
-    def __init__(self, settings: Settings, model: ModelPair, values: Sequence[bytes], cameras: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelPair,
+        values: Sequence[bytes],
+        cameras: int,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         self._settings, self._model, self._values, self._cameras = settings, model, values, cameras
+        self._check = check
         self._sent = 0
         self._decode = open_decoder(settings.decode, model.checkpoints.preprocess)
 
     def serve(self, batches: int) -> dict[str, float]:
-        """Send so many full batches of each camera, let a worker serve them, and return the figures."""
+        """Send so many full batches of each camera, let a worker serve them, and return the figures.
+
+        Raises:
+            SettingsError: the settings reject the bench's images.
+            BrokerUnavailable: the broker has ended.
+        """
         images = self._cameras * batches * self._settings.batch.images
         send_images(self._settings.kafka, self._values, self._cameras, range(self._sent, self._sent + images))
         self._sent += images
         tally, clocked = Tally(images), ClockedClassifier(self._model.classifier)
+
+        def should_stop() -> bool:
+            self._check()
+            return tally.done()
+
         worker = make_worker(
             self._settings,
             replace(self._model, classifier=cast(PairClassifier, clocked)),
@@ -132,10 +154,14 @@ class WorkerBench:
                 root=self._settings.sink.root,
                 dead_letters=NoDeadLetters(),
                 observer=tally,
-                should_stop=tally.done,
+                should_stop=should_stop,
             ),
         )
         worker.run()
+        if tally.rejected:
+            raise SettingsError(
+                f"a JPEG that the bench drew was rejected: {tally.rejected}. Raise the limit in [decode]"
+            )
         wall_s, processor_s, thread_s = tally.spent
         spent_s = {
             "processor": processor_s,
@@ -169,16 +195,16 @@ class WorkerBench:
 
 
 @contextmanager
-def broker_settings(settings: Settings) -> Iterator[Settings]:
-    """Run an embedded broker with a topic, and yield the settings with it and with a root in a temporary folder.
+def broker_settings(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """Run an embedded broker with a topic; yield the settings with it and a temporary root, and the broker's check.
 
     Raises:
         SettingsError: the broker is not installed.
         BrokerUnavailable: it does not start.
     """
-    with TemporaryDirectory(prefix="adawise-bench-") as folder, EmbeddedBroker() as broker:
+    with TemporaryDirectory(prefix="adawise-bench-") as folder, broker("embedded") as running:
         kafka = KafkaSettings(
-            bootstrap_servers=broker.bootstrap_servers,
+            bootstrap_servers=running.bootstrap_servers,
             topic=_TOPIC,
             group=_TOPIC,
             client_id=_TOPIC,
@@ -195,7 +221,7 @@ def broker_settings(settings: Settings) -> Iterator[Settings]:
             replication=1,
         )
         sink = settings.sink.model_copy(update={"root": str(Path(folder) / "output")})
-        yield settings.model_copy(update={"kafka": kafka, "sink": sink})
+        yield settings.model_copy(update={"kafka": kafka, "sink": sink}), running.check
 
 
 def send_images(kafka: KafkaSettings, values: Sequence[bytes], cameras: int, numbers: range) -> None:
