@@ -55,8 +55,8 @@ docs: .venv/.documented  ## the site, strictly, into build/docs; first the refer
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open build/docs/index.html"
 
-bench: .venv/.installed  ## measure this machine
-	$(BIN)/python -m tools.bench
+bench: .venv/.installed  ## measure this machine in five minutes: adawise bench on a ViT-B-32 pair (ARGS=--json; --all: every bench)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 # A test that fails does not keep the figures away: time on a card is rare.
 gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/gpu-CARD.md; fails where there is none

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "errors records store/files adapt/interpolate adapt/names adapt/rows decode/preprocess",
         "torch numpy structlog",
     ),
-    "clip/load": ("errors text adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
+    "clip/load": ("errors text adapt/interpolate decode/preprocess", "torch PIL open_clip huggingface_hub structlog"),
     "clip/heads": ("errors store/files", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
     "clip/numerics": ("", "torch"),
@@ -93,6 +93,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "app/pairs": (EVERYTHING, "torch structlog pydantic"),
     "replay": (EVERYTHING, "pydantic structlog"),
     "doctor": (EVERYTHING, "torch"),
+    "bench": (EVERYTHING, "torch numpy PIL pyarrow rich"),
+    "bench/verdict": ("text", ""),
     "cli": (EVERYTHING, "rich structlog pydantic pydantic_settings shtab"),
     "__main__": ("cli console errors", ""),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
@@ -147,7 +149,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
 MAY_SEE_SETTINGS = {
-    *("", "settings", "app", "cli", "doctor", "__main__", "demo", "replay"),
+    *("", "settings", "app", "bench", "cli", "doctor", "__main__", "demo", "replay"),
     *(
         "adawise_cameras/app",
         "adawise_cameras/check",
@@ -162,6 +164,7 @@ MAY_SEE_SETTINGS = {
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("bench/figures", "bench/verdict"),
     *("worker/gathering", "worker/segment", "worker/turns"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),

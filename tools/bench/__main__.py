@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those that are named; ratios against a bare forward pass, and the machine."""
+"""`make bench`: `adawise bench` on a ViT-B-32 pair; `--all` or names: the benches of this repository."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from tools.bench import (
     estimates,
     events,
     finetune,
-    forward,
-    fuzz,
     gpu,
     host,
     http,
@@ -52,7 +50,6 @@ from tools.bench import (
 )
 
 BENCHES = {
-    "forward": forward.main,
     "decision": decision.main,
     "host": host.main,
     "http": http.main,
@@ -61,9 +58,7 @@ BENCHES = {
     "commits": commits.main,
     "recovery": recovery.main,
     "compact": compact.main,
-    "worker": worker.main,
     "kills": kills.main,
-    "fuzz": fuzz.main,
     "latency": latency.main,
     "results": results.main,
     "neighbours": neighbours.main,
@@ -101,8 +96,11 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(BENCHES)}, soak, drift_read, cameras, cards, gpu; none: all but these five",
+        help=f"of {', '.join(BENCHES)}, worker, soak, drift_read, cameras, cards, gpu; none: worker",
     )
+    parser.add_argument("--all", action="store_true", help="all but soak, drift_read, cameras, cards and gpu")
+    parser.add_argument("--seconds", type=float, default=270.0, help="of worker; default: %(default)g")
+    parser.add_argument("--json", action="store_true", help="of worker, alone: its document")
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak; default: %(default)g")
     parser.add_argument(
         "-o",
@@ -120,7 +118,9 @@ def main() -> int:
         "--architectures", nargs="+", default=["ViT-B-32"], help="of gpu: open_clip's names; default: %(default)s"
     )
     arguments = parser.parse_args()
+    given = [f"--seconds={arguments.seconds}", *(["--json"] if arguments.json else [])]
     benches: dict[str, Callable[[], object]] = {
+        "worker": partial(worker.main, given),
         **BENCHES,
         "soak": partial(soak.main, arguments.minutes),
         "drift_read": drift_read.main,
@@ -128,9 +128,11 @@ def main() -> int:
         "cards": partial(card_page.main, arguments.output),
         "gpu": partial(gpu.main, arguments.output, arguments.architectures),
     }
-    chosen = arguments.names or list(BENCHES)
+    chosen = arguments.names or (["worker", *BENCHES] if arguments.all else ["worker"])
     if unknown := set(chosen) - benches.keys():
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if chosen == ["worker"]:
+        return worker.main(given)  # nothing else is printed: a program may read the document
     print(f"# {machine()}")
     codes = []
     for name in chosen:

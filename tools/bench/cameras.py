@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from structlog.testing import capture_logs
 
+from adawise.bench.pictures import jpegs
+from adawise.bench.worker import Tally
 from adawise.records import Message
 from adawise.settings import Settings
-from tools.bench.host import CHUNK_ROWS, PREPROCESS, MemorySource, decoder, free_worker, jpegs, one_thread
+from tools.bench.host import CHUNK_ROWS, PREPROCESS, MemorySource, decoder, free_worker, one_thread
 from tools.bench.host import FreeClassifier as Free
-from tools.bench.worker import Tally
 
 SIDE = 224  # px, of what is sent, and of what the model sees
 BATCH = Settings().batch.images

@@ -22,9 +22,10 @@ from typing import Any
 import open_clip
 import torch
 
+from adawise.bench.pictures import jpegs
 from tests.brokers import running
 from tools.bench.start import filled, start
-from tools.bench.worker import CLASSES, pictures, write_pair
+from tools.bench.worker import CLASSES, write_pair
 
 IMAGES, EPOCHS = int(os.environ.get("BENCH_IMAGES", "200")), int(os.environ.get("BENCH_EPOCHS", "2"))
 BATCH, ROUNDS = 32, 5
@@ -35,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pair(folder)
-        photographs = pictures()
+        photographs = jpegs()
         for number in range(IMAGES):
             place = folder / "images" / f"thing {number % CLASSES}"
             place.mkdir(parents=True, exist_ok=True)

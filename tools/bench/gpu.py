@@ -30,6 +30,7 @@ from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.app.model import chunk_rows_of
 from adawise.app.worker import decode_threads
+from adawise.bench.pictures import jpegs
 from adawise.clip.attention import pack_attention
 from adawise.clip.classifier import PairClassifier, _features, _prepared
 from adawise.clip.device import Forward
@@ -350,7 +351,7 @@ class GpuBench:
 
     def decoding(self) -> Iterator[str]:
         """Images/s by threads, up to the cores."""
-        values, decode = host.jpegs(*self.sizes.frame), host.decoder(self.pair.preprocess)
+        values, decode = jpegs(*self.sizes.frame), host.decoder(self.pair.preprocess)
         cores = decode_threads(Settings())
         counts = sorted({cores, *(2**k for k in range(cores.bit_length()) if 2**k <= cores)})
         messages = [Message("frames", 0, n, b"camera", value, timestamp_ms=0) for n, value in enumerate(values)]
@@ -369,7 +370,7 @@ class GpuBench:
 
     def worker(self) -> Iterator[str]:
         """The worker's loop with the classifier, and which stage is the limit."""
-        values = host.jpegs(*self.sizes.frame)
+        values = jpegs(*self.sizes.frame)
         subject = self.open(bank_mib=ModelSettings().bank_mib)
         warm(subject, self.images)
         settled = Settled(subject)

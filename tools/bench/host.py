@@ -37,6 +37,8 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
 from adawise.app.worker import decode_threads
+from adawise.bench.pictures import jpegs
+from adawise.bench.worker import Tally
 from adawise.clip.device import chunks, fill
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
@@ -58,7 +60,6 @@ from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy
 from tests.adapt.curves import ImagesRound
 from tests.fakes import FakeSource
-from tools.bench.worker import Tally
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 PARTITIONS, CLASSES, PICTURES = 4, 100, 24
@@ -98,7 +99,7 @@ def one_thread() -> Iterator[None]:
 
 def report_decoding(width: int, height: int) -> None:
     """One thread, milliseconds an image: today, and what is left without pixels."""
-    values = jpegs(width, height)
+    values = jpegs(width, height, PICTURES)
     ways = {"today": decoder(PREPROCESS), "none": decoder(without_pixels(PREPROCESS))}
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(3 * len(values)):
@@ -117,7 +118,7 @@ def report_decoding(width: int, height: int) -> None:
 
 def report_statistics() -> None:
     """One thread, milliseconds an image: the statistics of its pixels, and what they take in plain floats."""
-    images = [PREPROCESS.pixels(Image.open(io.BytesIO(value))) for value in jpegs(*SIZES[0])]
+    images = [PREPROCESS.pixels(Image.open(io.BytesIO(value))) for value in jpegs(*SIZES[0], PICTURES)]
     took: dict[str, list[float]] = {"exact": [], "floats": []}
     for _ in range(10):
         for image in images:
@@ -142,20 +143,6 @@ def float_statistics(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     colour = (colours.max(axis=0) - colours.min(axis=0)).mean()
     found = (Y.mean() + 0.02, Y.std() + 0.02, edges / (Y.std() + 0.02) + 0.01)
     return np.log([*found, np.abs(laplacian).mean() / edges + 0.001, colour + 0.02]).astype(np.float32)
-
-
-def jpegs(width: int, height: int) -> list[bytes]:
-    """Smooth random pictures with some noise, as in the worker's bench."""
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(PICTURES):
-        small = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
-        smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-        noisy = (smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(noisy).save(buffer, "JPEG", quality=85)
-        values.append(buffer.getvalue())
-    return values
 
 
 def decoder(resize: Resize) -> Decoder:
@@ -208,7 +195,7 @@ class WorkerPass:
 
 def report_ceilings() -> None:
     """The cases in turns."""
-    values = jpegs(*SIZES[0])
+    values = jpegs(*SIZES[0], PICTURES)
     runs: dict[Case, list[WorkerPass]] = {case: [] for case in CASES}
     for _ in range(REPEATS):
         for case, passed in runs.items():

@@ -34,13 +34,15 @@ import torch
 from adawise.app.http import worker_port
 from adawise.app.model import load_model
 from adawise.app.worker import WorkerParts, make_worker
+from adawise.bench.pictures import jpegs
+from adawise.bench.worker import Tally
 from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
 from adawise.settings import Settings
 from adawise.worker.events import BatchServed, ModelLoaded, Observers
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, text, until_interrupted
-from tools.bench.worker import Tally, pictures, write_pair
+from tools.bench.worker import write_pair
 
 CAMERAS, PARTITIONS = 100, 4
 TURNS = int(os.environ.get("BENCH_TURNS", "10"))
@@ -86,7 +88,7 @@ def cost(pair: str, images: int, modes: Sequence[str]) -> None:
             own = {"theta_0": theta_0, "theta_1": theta_1, "classes": str(folder / "classes.txt")}
         settings = settings_of("off", broker.bootstrap_servers, Path(name), own)
         model = load_model(settings.model, settings.decode)
-        values = pictures()
+        values = jpegs()
         messages = [
             Message(
                 "frames",

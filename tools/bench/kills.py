@@ -21,7 +21,7 @@ from adawise.output.read.rows import read_predictions
 from adawise.output.verify.root import verify
 from adawise.sink.files import segment_keys
 from adawise.store.store import open_store
-from tools.bench.worker import IMAGES, create_topic, produce, write_pair
+from tools.bench.worker import IMAGES, produce, write_pair
 
 KILLS, SEED, DEADLINE_S = 10, 0, 1800.0
 EQUAL = ["row_id", "status", "label", "top_labels", "top_probabilities", "entropy", "alpha", "batch_number"]
@@ -32,7 +32,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
         folder = Path(name)
         write_pair(folder)
-        create_topic(broker.bootstrap_servers)
         produce(broker.bootstrap_servers)
         (folder / "adawise.toml").write_text(
             f'[kafka]\nbootstrap_servers = "{broker.bootstrap_servers}"\nsession_timeout_ms = 2000\n'

@@ -24,6 +24,7 @@ from adawise.app.model import load_model
 from adawise.app.pairs import begin_orders, document_of, live_pairs, starting_pair
 from adawise.app.prompts import prompt_templates
 from adawise.app.worker import WorkerParts, make_worker
+from adawise.bench.worker import Tally
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.pairs.live import LivePairs
 from adawise.pairs.orders import Orders, give_order, read_orders
@@ -32,7 +33,7 @@ from adawise.records import BatchTrace
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, PairsSettings, Settings, SinkSettings
 from adawise.store.store import Store, open_store
 from adawise.worker.events import BatchServed, Event, PairServes
-from tools.bench.worker import IMAGES, Tally, create_topic, produce, write_pair
+from tools.bench.worker import IMAGES, produce, write_pair
 
 DEMO = Path(__file__).parents[2] / "pipeline" / "adawise" / "demo" / "pair"
 
@@ -63,7 +64,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
         folder = Path(name)
         settings, other = _settings(folder, broker.bootstrap_servers)
-        create_topic(broker.bootstrap_servers)
         produce(broker.bootstrap_servers)
         second = load_model(other.model, other.decode)
         document = document_of(other, second, prompt_templates(other.model))

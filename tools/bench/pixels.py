@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from adawise.app.model import load_model
+from adawise.bench.pictures import jpegs
 from adawise.decode import resize
 from adawise.decode.codec import open_image, rgb
 from adawise.decode.preprocess import Preprocess
@@ -30,7 +31,7 @@ from adawise.demo.main import demo_settings
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.settings import DecodeSettings, ModelSettings
-from tools.bench.host import SIDE, jpegs, one_thread
+from tools.bench.host import SIDE, one_thread
 
 SIZES = ((224, 224), (640, 480), (1_920, 1_080), (3_840, 2_160))
 PICTURES, TURNS = 5, 8
@@ -68,7 +69,7 @@ def main() -> None:
     print("|---|---" + "|---" * (len(WAYS) + 3) + "|")
     with one_thread():
         for width, height in SIZES:
-            values = jpegs(width, height)[:PICTURES]
+            values = jpegs(width, height, PICTURES)
             report(f"{width} x {height} JPEG", values)
             report(f"{width} x {height} PNG", [_as_png(value) for value in values])
     print("\n| pair | images | alpha | predictions that change | largest change of the first's probability |")

@@ -15,11 +15,12 @@ from adawise.app.kafka import kafka_source
 from adawise.app.model import ModelPair, load_model
 from adawise.app.recording import worker_recorder
 from adawise.app.worker import WorkerParts, make_worker
+from adawise.bench.worker import Tally
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.settings import KafkaSettings, ModelSettings, SearchSettings, Settings, SinkSettings
 from adawise.settings.recording import RecordSettings
-from tools.bench.worker import IMAGES, Tally, create_topic, produce, write_pair
+from tools.bench.worker import IMAGES, produce, write_pair
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 
@@ -30,7 +31,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
         folder = Path(name)
         write_pair(folder)
-        create_topic(broker.bootstrap_servers)
         produce(broker.bootstrap_servers)
         model: ModelPair | None = None
         rates: dict[bool, list[float]] = {False: [], True: []}
@@ -73,4 +73,4 @@ def rate_of(settings: Settings, model: ModelPair) -> float:
             recorder=worker_recorder(settings, source, failpoint=lambda _: None),
         ),
     ).run()
-    return tally.rows / (tally.ended - tally.started)
+    return tally.rows / tally.spent[0]

@@ -37,6 +37,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise import demo
 from adawise.app.model import load_model
 from adawise.app.worker import WorkerParts, make_worker
+from adawise.bench.pictures import jpegs
+from adawise.bench.worker import Tally
 from adawise.publish.outbox import producer_of
 from adawise.records import Message
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
@@ -44,9 +46,8 @@ from tests.brokers import Broker, create_topic, fresh_name, running
 from tests.processes import start_server
 from tests.worker.cameras import Shot, Topic
 from tests.worker.process import Plan, WorkerProcess
-from tools.bench.host import jpegs
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, text, until_interrupted
-from tools.bench.worker import Tally, write_pair
+from tools.bench.worker import write_pair
 
 PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 48
 AHEAD_BATCHES = 4  # of each camera, that wait where a worker is kept full

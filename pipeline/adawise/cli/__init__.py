@@ -17,6 +17,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("adawise.cli.demo:DemoCommand", "show it at work on simulated cameras"),
     "run": ("adawise.cli.run:RunCommand", "classify images from Kafka until stopped"),
     "doctor": ("adawise.cli.doctor:DoctorCommand", "check whether a worker can work here"),
+    "bench": ("adawise.cli.bench:BenchCommand", "measure a pair on this machine, and what limits it"),
     "cameras": ("adawise_cameras.cli:CamerasCommand", "send frames of cameras to the topic until stopped"),
     "produce": ("adawise.cli.produce:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record:RecordCommand", "store raw messages of a topic"),

@@ -9,7 +9,7 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
@@ -22,6 +22,7 @@ from typing import Any
 
 import structlog
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
@@ -60,7 +61,7 @@ with warnings.catch_warnings():
     from open_clip.coca_model import MultimodalCfg
     from open_clip.factory import load_checkpoint
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-    from open_clip.transform import PreprocessCfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
 _LOCAL = "local-dir:"
 _KINDS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
@@ -253,13 +254,8 @@ class StartingModel:
 
 def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str, Any] | None = None) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors are those of `load_checkpoints`."""
-    configs = _Configs()
-    name = _named(architecture, theta_0)
-    with _hub_is_offline() if _are_here(architecture, theta_0) else nullcontext():
-        prepared = _settled(configs, architecture, {"theta_0": theta_0}, wanted or {})
-        with _open_clip_silenced():
-            model = _load(configs, architecture, prepared, theta_0, "theta_0")
-            tokenizer = _tokenizer(configs, name)
+    configs, name = _Configs(), _named(architecture, theta_0)
+    model, prepared, tokenizer = _load_alone(configs, architecture, theta_0, wanted)
     freeze_statistics(model)
     check_finite(model, "theta_0")
     settings = _preprocess_cfg(model, prepared)
@@ -275,6 +271,38 @@ def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str,
         hash=_hash(prepared, model, configs.model(name)),
         tokenizer=tokenizer,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class OpenClipModel:
+    """One checkpoint as open_clip itself runs it, float32 on the CPU; the bench compares the program with it.
+
+    `transform` makes a Pillow image a tensor `[3, S, S]`, and `tokenizer` makes prompts tokens `[N, L]`.
+    """
+
+    model: Any
+    transform: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[Sequence[str]], Tensor]
+
+
+def load_open_clip(
+    architecture: str | None, checkpoint: str, *, wanted: Mapping[str, Any] | None = None
+) -> OpenClipModel:
+    """Load a checkpoint with open_clip's own modules and preprocessing; see `load_checkpoints`."""
+    model, prepared, tokenizer = _load_alone(_Configs(), architecture, checkpoint, wanted)
+    transform = image_transform_v2(PreprocessCfg(**_preprocess_cfg(model, prepared)), is_train=False)
+    return OpenClipModel(model, transform, tokenizer)
+
+
+def _load_alone(
+    configs: _Configs, architecture: str | None, checkpoint: str, wanted: Mapping[str, Any] | None
+) -> tuple[Any, Preprocessing, Any]:
+    """Return the model of one checkpoint, its settled preprocessing and its tokenizer."""
+    with _hub_is_offline() if _are_here(architecture, checkpoint) else nullcontext():
+        prepared = _settled(configs, architecture, {"theta_0": checkpoint}, wanted or {})
+        with _open_clip_silenced():
+            model = _load(configs, architecture, prepared, checkpoint, "theta_0")
+            return model, prepared, _tokenizer(configs, _named(architecture, checkpoint))
 
 
 class _Configs:

@@ -112,11 +112,7 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
         {
             "kafka": {"bootstrap_servers": bootstrap_servers, "topic": TOPIC, "group": "demo", "client_id": "demo"},
             "model": {
-                "architecture": f"local-dir:{pair / 'theta_0'}",
-                "theta_0": f"local-dir:{pair / 'theta_0'}",
-                "theta_1": f"local-dir:{pair / 'theta_1'}",
-                "classes": pair / "classes.txt",
-                "templates": pair / "templates.txt",
+                **pair_settings(pair),
                 "precision": "fp32",  # the same alphas on every processor
                 "device": "cpu",
                 "threads": 1,  # the other core draws; a tower this small does not profit from two
@@ -125,6 +121,17 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
             "sink": {"root": str(root), "flush_age_s": 3.0},
         }
     )
+
+
+def pair_settings(pair: Path = PAIR) -> dict[str, object]:
+    """Return the settings of `model` that name the demo's pair."""
+    return {
+        "architecture": f"local-dir:{pair / 'theta_0'}",
+        "theta_0": f"local-dir:{pair / 'theta_0'}",
+        "theta_1": f"local-dir:{pair / 'theta_1'}",
+        "classes": pair / "classes.txt",
+        "templates": pair / "templates.txt",
+    }
 
 
 def _classify(

@@ -1,0 +1,100 @@
+"""The figures of the bench over its turns, and the document that `--json` prints. Pure.
+
+Figures are images a second (those of `PARTS`), milliseconds an image (`..._ms`), or a count an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from adawise.bench.verdict import ImageCost, Verdict, verdict
+
+PARTS = ("forward", "worker", "plain", "naive")
+STAGES = ("decoding", "writing", "search", "host", "processor")
+LIMITS = ("decoding", "writing")
+"""The stages whose library alone is measured, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of a figure over the turns in which it was measured, with the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+    turns: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Return the spread of values; None for no value."""
+        found = sorted(values)
+        return cls(median(found), found[0], found[-1], len(found)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """The figures of all turns.
+
+    Attributes:
+        machine: where it was measured and with what, as the document has it.
+        turns: figures by name; only `naive` may be absent.
+        seconds: how long it took.
+    """
+
+    machine: Mapping[str, Any]
+    turns: Sequence[Mapping[str, float]]
+    seconds: float
+
+    def spread(self, name: str) -> Spread | None:
+        """Return the spread of a figure; None if no turn has it."""
+        return Spread.of(turn[name] for turn in self.turns if name in turn)
+
+    @property
+    def ratios(self) -> dict[str, Spread | None]:
+        """The worker over each other part of the same turn; over `forward`, in forwards instead of images."""
+
+        def over(part: str, of: Callable[[Mapping[str, float]], float]) -> Spread | None:
+            return Spread.of(of(turn) / turn[part] for turn in self.turns if part in turn)
+
+        found = {part: over(part, lambda turn: turn["worker"]) for part in ("plain", "naive")}
+        return {"forward": over("forward", lambda turn: turn["worker"] * turn["forward_cost"]), **found}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict, by medians."""
+        middle = {name: median(turn[name] for turn in self.turns) for name in self.turns[0] if name != "naive"}
+        return verdict(
+            ImageCost(
+                whole_s=1.0 / middle["worker"],
+                slowest_s=1.0 / min(turn["worker"] for turn in self.turns),
+                forwards_s=middle["forwards_ms"] / 1e3,
+                host_s=middle["host_ms"] / 1e3,
+                decode_s=middle["decoding_ms"] / 1e3,
+                forward_cost=middle["forward_cost"],
+                bare_s=1.0 / middle["forward"],
+                threads=self.machine["decode_threads"],
+                cores=self.machine["cores"],
+                on_card=self.machine["device"] != "cpu",
+            )
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the document."""
+
+        def table(spread: Spread | None) -> dict[str, Any] | None:
+            return None if spread is None else asdict(spread)
+
+        return {
+            "machine": dict(self.machine),
+            "seconds": self.seconds,
+            "images_per_s": {name: table(self.spread(name)) for name in PARTS},
+            "worker_over": {name: table(spread) for name, spread in self.ratios.items()},
+            "forward_equivalents": table(self.spread("forward_equivalents")),
+            "forward_cost": table(self.spread("forward_cost")),
+            "ms_per_image": {name: table(self.spread(f"{name}_ms")) for name in ("forwards", *STAGES)},
+            "limit_ms_per_image": {name: table(self.spread(f"{name}_limit_ms")) for name in LIMITS},
+            "verdict": asdict(self.verdict),
+        }

@@ -1,0 +1,260 @@
+"""Passes of a worker: a broker in memory, images that wait in its topic, and durable Parquet in a temporary folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+from PIL import Image
+from torch import Tensor
+
+from adawise.app.decoder import open_decoder
+from adawise.app.kafka import kafka_source
+from adawise.app.model import ModelPair
+from adawise.app.worker import WorkerParts, make_worker
+from adawise.clip.classifier import PairClassifier
+from adawise.demo.brokers import broker
+from adawise.errors import SettingsError
+from adawise.ports import Round
+from adawise.produce.files import Shot
+from adawise.produce.produce import Parcel
+from adawise.produce.sender import KafkaSender, ensure_topic
+from adawise.publish.dead_letters.sink import NoDeadLetters
+from adawise.records import BatchTrace, Message, Selection
+from adawise.settings import KafkaSettings, Settings
+from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionRecovered, SegmentCommitted
+
+_TOPIC, _PARTITIONS = "bench", 4
+_INFLIGHT_BYTES, _TIMEOUT_S = 8 * 2**20, 60.0
+Clocks = tuple[float, float, float]
+
+
+class Tally:
+    """An observer that counts what a worker serves, and reads clocks at its first message and at each commit.
+
+    Clocks are seconds by the wall, of all threads, and of the worker's own thread.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images, self.rows, self.traces = images, 0, list[BatchTrace]()
+        self.commit_s, self.rejected = 0.0, ""
+        self.began: Clocks | None = None
+        self.ended: Clocks = (0.0, 0.0, 0.0)
+
+    def observe(self, event: Event) -> None:
+        """See `worker.events.Observer`."""
+        match event:
+            case PartitionRecovered():
+                self.began = self.began or _clocks()
+            case BatchServed():
+                self.traces.append(event.trace)
+            case FrameRejected():
+                self.rejected = event.frame.detail or str(event.frame.reason)
+            case SegmentCommitted():
+                self.rows += event.commit.rows
+                self.commit_s += event.commit.seconds
+                self.ended = _clocks()
+            case _:
+                pass
+
+    @property
+    def spent(self) -> Clocks:
+        """Seconds from the first message to the last durable row, by each clock."""
+        assert self.began is not None, "the worker has read no partition"
+        wall, every, own = (end - begin for begin, end in zip(self.began, self.ended, strict=True))
+        return wall, every, own
+
+    def done(self) -> bool:
+        """Return True once all images are served, or one is rejected."""
+        return bool(self.rejected) or sum(trace.images for trace in self.traces) >= self.images
+
+    def mean(self, of: Callable[[BatchTrace], float]) -> float:
+        """Return the mean over images of a figure of their batches."""
+        return sum(of(trace) * trace.images for trace in self.traces) / sum(trace.images for trace in self.traces)
+
+
+class ClockedClassifier:
+    """A pair's classifier that counts its own thread's processor seconds in forwards. Implements `ports.Round`, too."""
+
+    def __init__(self, classifier: PairClassifier) -> None:
+        self._classifier, self.thread_s = classifier, 0.0
+        self._round: Round | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return everything else as the classifier has it."""
+        return getattr(self._classifier, name)
+
+    def open(self, batches: Sequence[Tensor]) -> Round:
+        """See `ports.Classifier`; a worker has one round at a time."""
+        self._round = self._classifier.open(batches)
+        return self
+
+    def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
+        """See `ports.Round`."""
+        assert self._round is not None, "open a round first"
+        began_s = time.thread_time()
+        logits = self._round.evaluate(requested)
+        self.thread_s += time.thread_time() - began_s
+        return logits
+
+
+class WorkerBench:
+    """A worker that serves one pass after the other, each of which goes on where the one before ended.
+
+    Args:
+        settings: those of `broker_settings`.
+        model: the pair.
+        values: encoded images.
+        cameras: how many send them.
+        check: raises BrokerUnavailable if the broker has ended by itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelPair,
+        values: Sequence[bytes],
+        cameras: int,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._settings, self._model, self._values, self._cameras = settings, model, values, cameras
+        self._check = check
+        self._sent = 0
+        self._decode = open_decoder(settings.decode, model.checkpoints.preprocess)
+
+    def serve(self, batches: int) -> dict[str, float]:
+        """Send so many full batches of each camera, let a worker serve them, and return the figures.
+
+        Raises:
+            SettingsError: the settings reject the bench's images.
+            BrokerUnavailable: the broker has ended.
+        """
+        images = self._cameras * batches * self._settings.batch.images
+        send_images(self._settings.kafka, self._values, self._cameras, range(self._sent, self._sent + images))
+        self._sent += images
+        tally, clocked = Tally(images), ClockedClassifier(self._model.classifier)
+
+        def should_stop() -> bool:
+            self._check()
+            return tally.done()
+
+        worker = make_worker(
+            self._settings,
+            replace(self._model, classifier=cast(PairClassifier, clocked)),
+            WorkerParts(
+                source=kafka_source(self._settings.kafka),
+                root=self._settings.sink.root,
+                dead_letters=NoDeadLetters(),
+                observer=tally,
+                should_stop=should_stop,
+            ),
+        )
+        worker.run()
+        if tally.rejected:
+            raise SettingsError(
+                f"a JPEG that the bench drew was rejected: {tally.rejected}. Raise the limit in [decode]"
+            )
+        wall_s, processor_s, thread_s = tally.spent
+        spent_s = {
+            "processor": processor_s,
+            "host": thread_s - clocked.thread_s,
+            "writing": tally.commit_s,
+            "forwards": sum(trace.milliseconds["forward"] for trace in tally.traces) / 1e3,
+            "search": sum(trace.milliseconds["search"] for trace in tally.traces) / 1e3,
+        }
+        return {
+            "worker": tally.rows / wall_s,
+            "forward_equivalents": tally.mean(lambda trace: trace.forward_equivalents),
+            "forward_cost": tally.mean(lambda trace: trace.forward_cost or trace.forward_equivalents),
+            **{f"{name}_ms": 1e3 * seconds / tally.rows for name, seconds in spent_s.items()},
+        }
+
+    def stages(self) -> dict[str, float]:
+        """Return milliseconds an image of a decode thread, and the least that Pillow and Parquet alone need."""
+        messages = [Message(_TOPIC, 0, n, b"camera", value, timestamp_ms=0) for n, value in enumerate(self._values)]
+        decoded = _ms(time.thread_time, lambda: [self._decode(message) for message in messages])
+        pixels = _ms(time.thread_time, lambda: [Image.open(io.BytesIO(value)).load() for value in self._values])
+        root = Path(self._settings.sink.root)
+        segments = sorted(root.glob("predictions/**/*.parquet"), key=lambda path: path.stat().st_mtime)
+        tables = [pq.read_table(path) for path in segments[-_PARTITIONS:]]
+        with TemporaryDirectory(dir=root.parent) as folder:
+            written = _ms(time.perf_counter, lambda: _write(tables, Path(folder)))
+        return {
+            "decoding_ms": decoded / len(messages),
+            "decoding_limit_ms": pixels / len(messages),
+            "writing_limit_ms": written / sum(map(len, tables)),
+        }
+
+
+@contextmanager
+def broker_settings(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """Run an embedded broker with a topic; yield the settings with it and a temporary root, and the broker's check.
+
+    Raises:
+        SettingsError: the broker is not installed.
+        BrokerUnavailable: it does not start.
+    """
+    with TemporaryDirectory(prefix="adawise-bench-") as folder, broker("embedded") as running:
+        kafka = KafkaSettings(
+            bootstrap_servers=running.bootstrap_servers,
+            topic=_TOPIC,
+            group=_TOPIC,
+            client_id=_TOPIC,
+            session_timeout_ms=6000,
+            dead_letters=False,
+        )
+        ensure_topic(
+            bootstrap_servers=kafka.bootstrap_servers,
+            security={},
+            client_id=_TOPIC,
+            topic=_TOPIC,
+            create=True,
+            partitions=_PARTITIONS,
+            replication=1,
+        )
+        sink = settings.sink.model_copy(update={"root": str(Path(folder) / "output")})
+        yield settings.model_copy(update={"kafka": kafka, "sink": sink}), running.check
+
+
+def send_images(kafka: KafkaSettings, values: Sequence[bytes], cameras: int, numbers: range) -> None:
+    """Send the images of these numbers, one camera after the other."""
+    sender = KafkaSender(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security={},
+        client_id=kafka.client_id,
+        topic=kafka.topic,
+        max_message_bytes=2**20,
+        max_inflight_bytes=_INFLIGHT_BYTES,
+        timeout_s=_TIMEOUT_S,
+    )
+    with closing(sender):
+        for number in numbers:
+            shot = Shot(values[number % len(values)], "image/jpeg", str(number))
+            sender.send(Parcel(f"camera-{number % cameras}", (shot,), (1_000_000 + number,), is_batch=False))
+        sender.flush()
+
+
+def _write(tables: Sequence[Any], folder: Path) -> None:
+    for number, table in enumerate(tables):
+        with (folder / f"{number}.parquet").open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ms(clock: Callable[[], float], work: Callable[[], object]) -> float:
+    began_s = clock()
+    work()
+    return 1e3 * (clock() - began_s)
+
+
+def _clocks() -> Clocks:
+    return time.perf_counter(), time.process_time(), time.thread_time()
