@@ -16,6 +16,7 @@ ON_CORES = ImageCost(
     forwards_s=0.048,
     host_s=0.001,
     decode_s=0.002,
+    processor_s=0.095,
     forward_cost=1.4,
     bare_s=1 / 30,
     threads=2,
@@ -29,6 +30,7 @@ ON_CARD = ImageCost(
     forwards_s=0.0003,
     host_s=0.0006,
     decode_s=0.0014,
+    processor_s=0.0021,
     forward_cost=1.2,
     bare_s=1 / 5_000,
     threads=16,
@@ -78,6 +80,12 @@ def test_a_worker_that_waits_is_limited_by_decoding_if_its_threads_are_busy_and_
     assert with_one_more_core(idle) == pytest.approx(1_000)
     assert "decode.reduced" in verdict(waits).text
     assert "waits for messages for 60% of the time" in verdict(idle).text
+
+
+def test_a_small_model_that_takes_less_of_the_cores_than_decoding_is_limited_by_decoding() -> None:
+    small = replace(ON_CORES, whole_s=0.006, forwards_s=0.005, host_s=0.0004, decode_s=0.003, processor_s=0.0056)
+    assert limit(small) == "decoding"
+    assert limit(replace(small, processor_s=0.0116)) == "forwards"
 
 
 def test_ratios_are_of_the_same_turn_and_a_part_that_was_left_out_has_none() -> None:

@@ -73,6 +73,7 @@ class BenchReport:
                 forwards_s=middle["forwards_ms"] / 1e3,
                 host_s=middle["host_ms"] / 1e3,
                 decode_s=middle["decoding_ms"] / 1e3,
+                processor_s=middle["processor_ms"] / 1e3,
                 forward_cost=middle["forward_cost"],
                 bare_s=1.0 / middle["forward"],
                 threads=self.machine["decode_threads"],

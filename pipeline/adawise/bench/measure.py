@@ -44,7 +44,7 @@ _TURNS, _MOST_TURNS = 3, 5  # for which the budget is divided; if they take less
 _FORMATS, _HEADS, _WARM_UP = 0.06, 0.2, 0.15  # shares of the budget before the turns
 _NEW_STREAM = 2.0  # forwards an image, about, of the first batches of a stream
 _BARE, _PLAIN = 0.08, 0.12  # shares of a turn
-_EVERY_TURN, _EVER = 0.5, 1.5  # shares of a turn above which a naive batch is measured once, or not at all
+_EVERY_TURN, _EVER = 0.5, 2.0  # shares of a turn above which a naive batch is measured once, or not at all
 _COPIES = 4  # weight sets in float32 that the naive loop takes
 
 

@@ -11,7 +11,7 @@ _CELL = 40  # px of a patch of one colour, before it is smoothed
 
 
 def jpegs(width: int = 640, height: int = 480, count: int = 40) -> list[bytes]:
-    """Return smooth random images with some noise, about 40 KB each at 640 x 480."""
+    """Return smooth random images with some noise, about 64 KB each at 640 x 480."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(count):

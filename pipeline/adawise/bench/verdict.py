@@ -24,6 +24,7 @@ class ImageCost:
         forwards_s: of that, in the model's forwards.
         host_s: of that, in the worker's own thread beside forwards: search, rows, batches, polls.
         decode_s: processor time of a decode thread.
+        processor_s: processor time of all threads.
         forward_cost: whole forwards of the image tower.
         bare_s: a forward of open_clip's bare tower at its best batch and number format.
         threads: decode threads.
@@ -36,6 +37,7 @@ class ImageCost:
     forwards_s: float
     host_s: float
     decode_s: float
+    processor_s: float
     forward_cost: float
     bare_s: float
     threads: int
@@ -86,10 +88,16 @@ def verdict(cost: ImageCost) -> Verdict:
 
 
 def limit(cost: ImageCost) -> Limit:
-    """Return what takes most of the worker's time. While it waits, it is decoding if its threads are busy."""
+    """Return what takes most of the worker's time.
+
+    While it waits, that is decoding if its threads are busy. Where forwards share the cores with decode threads, that
+    is the one of both that takes more of the processor's time.
+    """
     parts: dict[Limit, float] = {"forwards": cost.forwards_s, "host": cost.host_s}
     parts["decoding" if _decode_load(cost) >= _BUSY else "broker"] = cost.waiting_s
-    return max(parts, key=lambda name: parts[name])
+    found = max(parts, key=lambda name: parts[name])
+    in_forwards_s = cost.processor_s - cost.decode_s - cost.host_s
+    return "decoding" if found == "forwards" and not cost.on_card and cost.decode_s > in_forwards_s else found
 
 
 def with_one_more_core(cost: ImageCost) -> float:
