@@ -26,6 +26,7 @@ from adawise.decode.pieces import (
     ORIENTATION,
     PNG_MAGIC,
     TooManyPieces,
+    count_scans,
     jpeg_segments,
     orientation_of,
     png_chunks,
@@ -51,7 +52,7 @@ _JPEG_UNUSUAL = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
 }
-_STRIP_ROWS = 64
+_STRIP_PIXELS = 2**17
 _BMP_RUN_LENGTH = (1, 2)
 # The most pixels that one byte can represent: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block
 # of 64 has at least one bit, in a lossy WebP each of 16 x 16. So a false size is found before pixels are made. There is
@@ -152,11 +153,13 @@ def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
             )
             if read.shape == (image.height, image.width, 3):
                 return read
+    image.load()
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    for y in range(0, height, _STRIP_ROWS):  # Pillow makes three copies, which fit the cache for a strip
-        strip = image.crop((0, y, width, min(height, y + _STRIP_ROWS)))
-        pixels[y : y + _STRIP_ROWS] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    rows = max(1, _STRIP_PIXELS // width)  # Pillow makes three copies, which fit the cache for a strip
+    for y in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, y, width, min(height, y + rows)))
+        pixels[y : y + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return pixels
 
 
@@ -234,7 +237,7 @@ def _jpeg_pixels(data: bytes) -> bytes:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more"
         ) from None
-    scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
+    scans = count_scans(parts[-1]) if len(parts) > 1 else 0
     if scans > MAX_SCANS:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"

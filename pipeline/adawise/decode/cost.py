@@ -20,6 +20,8 @@ import re
 
 from PIL import ImageFile
 
+from adawise.decode.pieces import count_scans
+
 FREE_NS = 25_000_000.0
 BYTE_NS = 6_000.0
 
@@ -61,7 +63,7 @@ def _decode_ns(image: ImageFile.ImageFile, data: bytes) -> float:
             layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])  # id, two sampling factors, table
             most = max((h for _, h, _, _ in layers), default=1) * max((v for _, _, v, _ in layers), default=1)
             samples = sum(h * v for _, h, v, _ in layers) / max(1, most)
-            dear_scans = max(0, data.count(b"\xff\xda") - _JPEG_SCANS)
+            dear_scans = max(0, count_scans(data) - _JPEG_SCANS)
             return samples * (_JPEG_SAMPLE_NS + _JPEG_SCAN_NS * dear_scans)
         case "BMP":
             return _BMP_NS

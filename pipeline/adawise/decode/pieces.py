@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
+import numpy as np
 from PIL import Image
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -49,6 +50,13 @@ def jpeg_segments(data: bytes, *, most: int) -> Iterator[tuple[int, int, int]]:
         yield position, marker, end
         position = end
     raise TooManyPieces
+
+
+def count_scans(data: bytes) -> int:
+    """Return how often the marker of a scan is in these bytes of a JPEG; image data escapes 0xFF."""
+    # bytes.count takes longer than the rest of opening a picture: it compares byte by byte.
+    found = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero((found[:-1] == 0xFF) & (found[1:] == SOS)))
 
 
 def png_chunks(data: bytes, *, most: int) -> Iterator[tuple[int, bytes, int]]:
