@@ -25,6 +25,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from adawise.decode.pieces import (
     ORIENTATION,
     PNG_MAGIC,
+    SCANS,
     TooManyPieces,
     count_scans,
     jpeg_segments,
@@ -213,7 +214,10 @@ def _is_tga(data: bytes) -> bool:
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
     """Open an image by its plug-in's class: Image.open warns of large images, and follows MPO into other frames."""
     if kind == "image/jpeg":
-        return _Jpeg(_jpeg_pixels(data))
+        marked = count_scans(data)
+        jpeg = _Jpeg(_jpeg_pixels(data, marked))
+        jpeg.info[SCANS] = marked
+        return jpeg
     if kind == "image/png":
         return PngImagePlugin.PngImageFile(io.BytesIO(_png_pixels(data)))
     if kind == "image/webp":
@@ -221,8 +225,13 @@ def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
     return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
 
 
-def _jpeg_pixels(data: bytes) -> bytes:
-    """Return the JPEG without metadata; bytes between segments are dropped too."""
+def _jpeg_pixels(data: bytes, marked: int) -> bytes:
+    """Return the JPEG without metadata; bytes between segments are dropped too.
+
+    Args:
+        data: the JPEG.
+        marked: its markers of a scan, those in metadata included.
+    """
     parts = [b"\xff\xd8"]
     try:
         for start, marker, end in jpeg_segments(data, most=MAX_SEGMENTS):
@@ -237,7 +246,7 @@ def _jpeg_pixels(data: bytes) -> bytes:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more"
         ) from None
-    scans = count_scans(parts[-1]) if len(parts) > 1 else 0
+    scans = count_scans(parts[-1]) if marked > MAX_SCANS and len(parts) > 1 else 0
     if scans > MAX_SCANS:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"

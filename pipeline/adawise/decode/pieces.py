@@ -93,6 +93,9 @@ MAX_PIECES = 4_096  # segments of a JPEG, chunks of a PNG or WebP
 MAX_ENTRIES = 256  # cameras write about a dozen, in the order of their tags
 
 UPRIGHT = 1
+SCANS = "scans"
+"""The key of the number of scan markers, those in metadata included, in the `info` of a JPEG that `codec.open_image`
+opened."""
 ORIENTATION = "orientation"
 """The key of the EXIF orientation in the `info` of a picture that `codec.open_image` opened."""
 _TURNED = {
