@@ -63,7 +63,8 @@ def _decode_ns(image: ImageFile.ImageFile) -> float:
             layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])  # id, two sampling factors, table
             most = max((h for _, h, _, _ in layers), default=1) * max((v for _, _, v, _ in layers), default=1)
             samples = sum(h * v for _, h, v, _ in layers) / max(1, most)
-            dear_scans = max(0, image.info[SCANS] - _JPEG_SCANS)
+            marked: int = image.info[SCANS]
+            dear_scans = max(0, marked - _JPEG_SCANS)
             return samples * (_JPEG_SAMPLE_NS + _JPEG_SCAN_NS * dear_scans)
         case "BMP":
             return _BMP_NS

@@ -202,20 +202,20 @@ class Prefetch:
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float, messages: int = 1) -> None:
-        """Wait until `take` has that many messages, at most `timeout_s`.
+        """Wait until `take` has something and that many messages are decoded, at most `timeout_s`.
 
-        Return at once if the pool is idle (`is_idle`), or has some and no room to decode more.
+        Return at once if the pool is idle (`is_idle`), or `take` has something and nothing is being decoded.
         """
         with self._changed:
             self._awaited = messages
-            self._takable.wait_for(
-                lambda: self._has_awaited() or (not self._running and any(p.ready for p in self._partitions.values())),
-                timeout_s,
-            )
+            self._takable.wait_for(lambda: self._has_awaited() or (not self._running and self._is_takable()), timeout_s)
 
     def _has_awaited(self) -> bool:
-        ready = sum(len(partition.ready) for partition in self._partitions.values())
-        return ready >= self._awaited or self._fault is not None or self._is_idle()
+        decoded = sum(partition.decoded for partition in self._partitions.values())
+        return (decoded >= self._awaited and self._is_takable()) or self._fault is not None or self._is_idle()
+
+    def _is_takable(self) -> bool:
+        return any(partition.ready for partition in self._partitions.values())
 
     def drop(self, tp: TopicPartition) -> None:
         """Forget all messages of a partition that this worker no longer owns."""
