@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from adawise.decode.pieces import MAX_ENTRIES, MAX_PIECES, UPRIGHT, orientation_of, upright
+from adawise.decode.pieces import MAX_ENTRIES, MAX_PIECES, UPRIGHT, count_scans, orientation_of, upright
 from tests.hostile import png_chunk
 
 CODECS = ("JPEG", "PNG", "WEBP")
@@ -198,3 +198,8 @@ def test_eight_megabytes_of_spite_cost_no_more_than_so_many_pieces_do(data: byte
         tracemalloc.stop()
     assert 0 < lines <= 20 * MAX_PIECES
     assert most < 1_000_000
+
+
+@given(st.lists(st.sampled_from([b"\xff", b"\xda", b"\xff\xda", b"\0"]), min_size=1).map(b"".join))
+def test_scans_are_counted_by_their_markers(data: bytes) -> None:
+    assert count_scans(data) == data.count(b"\xff\xda")

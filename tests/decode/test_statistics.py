@@ -141,3 +141,20 @@ def test_a_large_image_overflows_nothing() -> None:
 def test_the_bits_are_the_same_for_ever(pixels: Pixels, bits: str) -> None:
     """A state or a trace of another machine, or of an earlier version, is compared with them."""
     assert statistics(pixels).astype("<f4").tobytes().hex() == bits
+
+
+@pytest.mark.parametrize("size", [(2, 3_000), (3_000, 2), (3_000, 3)])
+def test_large_images_do_not_overflow_the_sums(size: tuple[int, int]) -> None:
+    """A chequered image has the largest differences that there are."""
+    height, width = size
+    chequered = np.broadcast_to(255 * (np.indices(size).sum(axis=0) % 2), (3, *size)).astype(np.uint8)
+    steps = (width > 1) + (height > 1)
+    curvature = 4.0 / steps if min(size) > 2 else 0.0
+    expected = [
+        math.log(0.52),
+        math.log(0.52),
+        math.log(steps / 0.52 + 0.01),
+        math.log(curvature + 0.001),
+        math.log(0.02),
+    ]
+    np.testing.assert_allclose(statistics(chequered), expected, rtol=1e-4)

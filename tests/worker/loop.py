@@ -258,7 +258,7 @@ class Inline(Prefetch):
         self._do_all()
         return submitted
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float, messages: int = 1) -> None:
         self._do_all()
 
     def _do_all(self) -> None:

@@ -405,3 +405,24 @@ def test_whatever_comes_everything_is_decoded_once_and_comes_back_in_the_order_o
     for stream in "abcd":
         of_stream = [each.offset for each in sent if stream in streams(each)]
         assert [offset for offset in came if offset in of_stream] == of_stream
+
+
+def test_the_pool_is_waited_for_until_so_many_messages_are_decoded() -> None:
+    gate = Gate()
+    with prefetch(gate) as pool:
+        pool.put(*(message(offset) for offset in range(4)))
+        gate.wait_begun(4)
+        gate.let(0, 1)
+        pool.wait(WAIT_S, 2)
+        assert taken(pool) == [0, 1]
+
+
+def test_nobody_waits_for_more_messages_than_there_is_room_for() -> None:
+    gate = Gate()
+    with prefetch(gate) as pool:
+        pool.make_room(IMAGE_BYTES)
+        pool.put(*(message(offset) for offset in range(4)))
+        gate.let_all()
+        while len(gate.begun) < 4:
+            pool.wait(WAIT_S, 100)
+            assert taken(pool)

@@ -51,7 +51,7 @@ def _largest(family: str, message_bytes: int, shape: tuple[float, float]) -> tup
     """The largest image of the family that may be sent in so many bytes; None if none of it fits."""
     make = FAMILIES[family]
     probe = make(1_024, 1_024)
-    each_ns = cost.estimated_ns(open_image(probe, max_pixels=MAX_PIXELS), probe) / 2**20
+    each_ns = cost.estimated_ns(open_image(probe, max_pixels=MAX_PIXELS)) / 2**20
     pixels = min(cost.allowed_ns(message_bytes) / each_ns, MAX_PIXELS, 1.3 * message_bytes / len(probe) * 2**20)
     most = 16_383 if "WebP" in family else 65_500
     for _ in range(60):

@@ -25,7 +25,9 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from adawise.decode.pieces import (
     ORIENTATION,
     PNG_MAGIC,
+    SCANS,
     TooManyPieces,
+    count_scans,
     jpeg_segments,
     orientation_of,
     png_chunks,
@@ -51,7 +53,7 @@ _JPEG_UNUSUAL = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
 }
-_STRIP_ROWS = 64
+_STRIP_PIXELS = 2**17
 _BMP_RUN_LENGTH = (1, 2)
 # The most pixels that one byte can represent: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block
 # of 64 has at least one bit, in a lossy WebP each of 16 x 16. So a false size is found before pixels are made. There is
@@ -152,11 +154,13 @@ def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
             )
             if read.shape == (image.height, image.width, 3):
                 return read
+    image.load()
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    for y in range(0, height, _STRIP_ROWS):  # Pillow makes three copies, which fit the cache for a strip
-        strip = image.crop((0, y, width, min(height, y + _STRIP_ROWS)))
-        pixels[y : y + _STRIP_ROWS] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    rows = max(1, _STRIP_PIXELS // width)  # Pillow makes three copies, which fit the cache for a strip
+    for y in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, y, width, min(height, y + rows)))
+        pixels[y : y + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return pixels
 
 
@@ -210,7 +214,10 @@ def _is_tga(data: bytes) -> bool:
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
     """Open an image by its plug-in's class: Image.open warns of large images, and follows MPO into other frames."""
     if kind == "image/jpeg":
-        return _Jpeg(_jpeg_pixels(data))
+        marked = count_scans(data)
+        jpeg = _Jpeg(_jpeg_pixels(data, marked))
+        jpeg.info[SCANS] = marked
+        return jpeg
     if kind == "image/png":
         return PngImagePlugin.PngImageFile(io.BytesIO(_png_pixels(data)))
     if kind == "image/webp":
@@ -218,8 +225,13 @@ def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
     return BmpImagePlugin.BmpImageFile(io.BytesIO(data))
 
 
-def _jpeg_pixels(data: bytes) -> bytes:
-    """Return the JPEG without metadata; bytes between segments are dropped too."""
+def _jpeg_pixels(data: bytes, marked: int) -> bytes:
+    """Return the JPEG without metadata; bytes between segments are dropped too.
+
+    Args:
+        data: the JPEG.
+        marked: its markers of a scan, those in metadata included.
+    """
     parts = [b"\xff\xd8"]
     try:
         for start, marker, end in jpeg_segments(data, most=MAX_SEGMENTS):
@@ -234,7 +246,7 @@ def _jpeg_pixels(data: bytes) -> bytes:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected an image within {MAX_SEGMENTS} JPEG segments, got more"
         ) from None
-    scans = parts[-1].count(b"\xff\xda") if len(parts) > 1 else 0  # image data escapes 0xFF, so these are markers
+    scans = count_scans(parts[-1]) if marked > MAX_SCANS and len(parts) > 1 else 0
     if scans > MAX_SCANS:
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE, f"expected at most {MAX_SCANS} scans, got {scans}: re-encode the JPEG as baseline"

@@ -20,6 +20,8 @@ import re
 
 from PIL import ImageFile
 
+from adawise.decode.pieces import SCANS
+
 FREE_NS = 25_000_000.0
 BYTE_NS = 6_000.0
 
@@ -43,13 +45,13 @@ def allowed_ns(message_bytes: int) -> float:
     return FREE_NS + BYTE_NS * message_bytes
 
 
-def estimated_ns(image: ImageFile.ImageFile, data: bytes) -> float:
+def estimated_ns(image: ImageFile.ImageFile) -> float:
     """Return the nanoseconds to decode and resize an image that `codec.open_image` opened; no pixel is decoded."""
     pixels = max(image.width, MIN_SIDE) * max(image.height, MIN_SIDE)
-    return pixels * (_decode_ns(image, data) + _FIT_NS.get(image.mode, _FIT_ANY_NS))
+    return pixels * (_decode_ns(image) + _FIT_NS.get(image.mode, _FIT_ANY_NS))
 
 
-def _decode_ns(image: ImageFile.ImageFile, data: bytes) -> float:
+def _decode_ns(image: ImageFile.ImageFile) -> float:
     match image.format:
         case "PNG":
             raw_mode = str(image.tile[0].args)  # as the file has it: "RGB;16B"; without a number it is 8 bits
@@ -61,7 +63,8 @@ def _decode_ns(image: ImageFile.ImageFile, data: bytes) -> float:
             layers: list[tuple[int, int, int, int]] = getattr(image, "layer", [])  # id, two sampling factors, table
             most = max((h for _, h, _, _ in layers), default=1) * max((v for _, _, v, _ in layers), default=1)
             samples = sum(h * v for _, h, v, _ in layers) / max(1, most)
-            dear_scans = max(0, data.count(b"\xff\xda") - _JPEG_SCANS)
+            marked: int = image.info[SCANS]
+            dear_scans = max(0, marked - _JPEG_SCANS)
             return samples * (_JPEG_SAMPLE_NS + _JPEG_SCAN_NS * dear_scans)
         case "BMP":
             return _BMP_NS

@@ -49,9 +49,9 @@ class _Allowance:
         self._max_pixels, self._pixels = max_pixels, PIXEL_ALLOWANCE * max_pixels
         self._bytes, self._ns = message_bytes, cost.allowed_ns(message_bytes)
 
-    def spend(self, image: ImageFile.ImageFile, data: bytes) -> None:
+    def spend(self, image: ImageFile.ImageFile) -> None:
         """Charge an image before it is decoded; raise InvalidMessage: too_many_pixels, or too_few_bytes."""
-        pixels, ns = image.width * image.height, cost.estimated_ns(image, data)
+        pixels, ns = image.width * image.height, cost.estimated_ns(image)
         if pixels > self._pixels:
             raise InvalidMessage(
                 Reason.TOO_MANY_PIXELS,
@@ -193,7 +193,7 @@ class Decoder:
             raise InvalidMessage(Reason.EMPTY, "the image has no bytes")
         image = codec.open_image(data, max_pixels=self.max_pixels)
         try:
-            allowance.spend(image, data)
+            allowance.spend(image)
             return self.preprocess(image)
         except InvalidMessage:
             raise

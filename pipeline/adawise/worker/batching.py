@@ -92,12 +92,14 @@ class Gatherer:
         ends: the partition's part of `BatchPolicy.ends`.
         image_bytes: bytes of the images of all open batches.
         kept_bytes: bytes of the messages that are kept with them.
+        images: the number of images of all open batches.
     """
 
     policy: BatchPolicy
     ends: Mapping[str, tuple[Sequence[int], Sequence[int]]] = field(default_factory=dict)
     image_bytes: int = 0
     kept_bytes: int = 0
+    images: int = 0
     _open: dict[str, _Open] = field(default_factory=dict)
 
     @property
@@ -126,6 +128,7 @@ class Gatherer:
             if batch is None:
                 batch = self._open[stream] = _Open(now_s)
             batch.frames.append(frame)
+            self.images += 1
             self._count(batch, _nbytes(frame), kept_bytes)
             if kept_bytes:
                 batch.messages.append(decoded.message)
@@ -136,7 +139,7 @@ class Gatherer:
 
     def _end(self, frame: Frame) -> int | None:
         """Return the offset at which this image's batch ended in the earlier run; None if that is not given."""
-        return end_of(self.ends, _stream(frame), frame.row_id.offset)
+        return end_of(self.ends, _stream(frame), frame.row_id.offset) if self.ends else None
 
     def _separates(self, first: Frame, following: Frame) -> bool:
         end, next_end = self._end(first), self._end(following)
@@ -184,8 +187,7 @@ class Gatherer:
 
     def _due(self, now_s: float, awaited: Container[str]) -> Iterator[str]:
         for stream, batch in self._open.items():
-            is_due = self.policy.due(now_s - batch.since_s) and self._end(batch.frames[0]) is None
-            if is_due and stream not in awaited:
+            if stream not in awaited and self.policy.due(now_s - batch.since_s) and self._end(batch.frames[0]) is None:
                 yield stream
 
     def close_all(self) -> list[ImageBatch]:
@@ -216,6 +218,7 @@ class Gatherer:
 
     def _pop(self, stream: str) -> _Open:
         batch = self._open.pop(stream)
+        self.images -= len(batch.frames)
         self._count(batch, -batch.image_bytes, -batch.kept_bytes)
         return batch
 

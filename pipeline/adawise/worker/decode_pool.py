@@ -53,7 +53,10 @@ class Prefetch:
         self._room_bytes = self._eager_bytes = sys.maxsize
         self.image_bytes = image_bytes
         self._partitions: dict[TopicPartition, Lanes] = {}
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        # Threads wait for a job on the first, and `wait` on the second, so that not every decode wakes the taker.
+        self._changed, self._takable = threading.Condition(lock), threading.Condition(lock)
+        self._awaited = 1  # messages that `wait` waits for
         self._running, self._now_s, self._closed = 0, 0.0, False
         self._fault: BaseException | None = None  # what ended a thread
         self._threads = [
@@ -64,7 +67,10 @@ class Prefetch:
     def queue(self, tp: TopicPartition) -> Lanes:
         """Return the messages of a partition that are not taken."""
         with self._changed:
-            return self._partitions.setdefault(tp, Lanes())
+            lanes = self._partitions.get(tp)
+            if lanes is None:
+                lanes = self._partitions[tp] = Lanes()
+            return lanes
 
     def submit(
         self, message: Message, known: Container[str], *, isolated: bool = False, now_s: float = 0.0
@@ -145,9 +151,9 @@ class Prefetch:
                 raise self._fault
             partition = self._partitions.get(tp)
             job = partition.take() if partition is not None else None
+            if job is None:
+                return None
             self._changed.notify_all()
-        if job is None:
-            return None
         decoded, job.decoded = job.decoded, None  # free the pixels: a lane may refer to the job for a while
         if isinstance(decoded, BaseException):
             raise decoded
@@ -195,12 +201,21 @@ class Prefetch:
             if grew:
                 self._changed.notify_all()
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait until `take` has something, at most `timeout_s`; return at once if the pool is idle (`is_idle`)."""
+    def wait(self, timeout_s: float, messages: int = 1) -> None:
+        """Wait until `take` has something and that many messages are decoded, at most `timeout_s`.
+
+        Return at once if the pool is idle (`is_idle`), or `take` has something and nothing is being decoded.
+        """
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._fault or any(p.ready for p in self._partitions.values()) or self._is_idle(), timeout_s
-            )
+            self._awaited = messages
+            self._takable.wait_for(lambda: self._has_awaited() or (not self._running and self._is_takable()), timeout_s)
+
+    def _has_awaited(self) -> bool:
+        decoded = sum(partition.decoded for partition in self._partitions.values())
+        return (decoded >= self._awaited and self._is_takable()) or self._fault is not None or self._is_idle()
+
+    def _is_takable(self) -> bool:
+        return any(partition.ready for partition in self._partitions.values())
 
     def drop(self, tp: TopicPartition) -> None:
         """Forget all messages of a partition that this worker no longer owns."""
@@ -224,12 +239,15 @@ class Prefetch:
         except BaseException as error:  # noqa: BLE001 -- else messages would wait for ever for a thread that is no more
             with self._changed:
                 self._fault = error
+                self._takable.notify()
                 self._changed.notify_all()
 
     def _await_next(self, *, quick: bool) -> Job | None:
         """Begin and return the next job as soon as one may be begun; None once the pool is closed."""
         with self._changed:
             while (job := self._next(quick=quick)) is None and not self._closed:
+                if not self._running:
+                    self._takable.notify()
                 self._changed.wait()
         return job
 
@@ -264,6 +282,7 @@ class Prefetch:
         # A change of what is held can make the pool idle, for which `wait` may be waiting.
         if held != sum(p.held for p in partitions):
             with self._changed:  # its lock is reentrant
+                self._takable.notify()
                 self._changed.notify_all()
         return found and self._begun(found)
 
@@ -295,4 +314,6 @@ class Prefetch:
         with self._changed:
             self._running -= 1
             job.partition.end(job, decoded, took_s)
+            if self._has_awaited():
+                self._takable.notify()
             self._changed.notify_all()

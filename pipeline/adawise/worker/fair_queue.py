@@ -183,6 +183,11 @@ class Lanes:
         return sum(self.counts[:DECODING])
 
     @property
+    def decoded(self) -> int:
+        """The number of messages that are decoded and not taken."""
+        return self.counts[DECODED] + self.counts[READY]
+
+    @property
     def held(self) -> int:
         """The number of messages that are held until their batch is ready to be decoded."""
         return self.counts[HELD]

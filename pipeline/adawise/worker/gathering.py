@@ -70,7 +70,7 @@ class PartitionGathering:
     @property
     def pending(self) -> int:
         """The number of messages that were read and whose batch is not complete."""
-        return self._offsets.under_decode + sum(1 for _ in self.open.frames)
+        return self._offsets.under_decode + self.open.images
 
     # -- input
 

@@ -41,6 +41,8 @@ from adawise.worker.recovery import NoStarts, Recovery, Starts
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # how long a poll waits when there is only work for spare time
+# Where decoding is slow, so many messages are worth a step of the loop, and so long a wait for them.
+_COLLECTED, _COLLECT_S = 32, 0.005
 _LET_GO_S = 10.0  # for the rest of the work on lost partitions; a store that answers needs a fraction of a second
 _LAST_S = 15.0  # for the last segments when the worker stops: five tries of a store that fails at once
 _PUBLISH_S = 10.0  # for all dead letters and results when the worker stops
@@ -265,6 +267,7 @@ class Worker:
     def _gather(self) -> None:
         """Take decoded messages, one partition after the other, until there is a round's worth of complete batches."""
         self._prefetch.wait(_IDLE_S / 2.0)
+        self._prefetch.wait(_COLLECT_S, _COLLECTED)
         took, works = True, self._owned.values()
         while took and sum(len(b) for work in works for b in work.ready) < self._round_images:
             if self._pressure.is_full(works) and not self._prefetch.is_completing:
