@@ -45,6 +45,15 @@ OPERATIONS = [
 ]
 
 
+def test_a_replay_of_dead_letters_may_fail_because_another_began_and_only_then(tmp_path: Path) -> None:
+    log = tmp_path / "operator.log"
+    log.write_text('{"error": "could not send 9 dead letters back: another replay of the same dead letters began."}\n')
+    assert operation(0, Kind.LETTERS, 1, log, is_fenced=True).fault is None
+    assert "ended with code 1" in str(operation(0, Kind.LETTERS, 1, log).fault)
+    log.write_text('{"error": "could not send 9 dead letters back: no."}\n')
+    assert "ended with code 1" in str(operation(0, Kind.LETTERS, 1, log, is_fenced=True).fault)
+
+
 def test_a_rollback_that_follows_another_one_and_serves_a_pair_is_found() -> None:
     back: Given = ("switch", 0, "operator-2")
     assert [*wrong_orders(OPERATIONS[:5], orders(*BEGUN, back))] == []

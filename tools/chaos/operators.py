@@ -34,7 +34,10 @@ _LATER = timedelta(days=3)
 
 @dataclass(eq=False)
 class Operation:
-    """One command. `away` is what did not answer at some time while it ran."""
+    """One command. `away` is what did not answer at some time while it ran.
+
+    `is_fenced` is true if another replay of dead letters began while it ran, which the first one must then leave to it.
+    """
 
     number: int
     kind: Kind
@@ -42,6 +45,7 @@ class Operation:
     call: Call
     away: set[str] = field(default_factory=set)
     is_killed: bool = False
+    is_fenced: bool = False
 
     @property
     def outcome(self) -> str:
@@ -62,6 +66,8 @@ class Operation:
         if code in self._allowed or self.outcome == "killed":
             return None
         if self.away and code == 1 and lines and names_outage(lines[-1]):
+            return None
+        if self.is_fenced and code == 1 and lines and "another replay of the same dead letters began" in lines[-1]:
             return None
         return f"{self} ended with code {code}: {lines[-1] if lines else 'and said nothing'}"
 
@@ -114,6 +120,8 @@ class Operator:
             case Kind.REPAIR:
                 return [self._begin(kind, settings, "repair", root, *(("--yes",) if chance >= 0.3 else ()))]
             case Kind.LETTERS:
+                for earlier in self.operations:
+                    earlier.is_fenced |= earlier.kind is kind and earlier.call.exit_code is None
                 listed = self._begin(kind, settings, "dlq", "list")
                 return [listed, self._begin(kind, settings, "dlq", "replay", "--all")]
         raise ValueError(f"{kind} is done by no command")

@@ -195,11 +195,16 @@ _MAY_BE_KILLED = {Kind.COMPACT, Kind.RETAIN, Kind.REPAIR}
 
 
 def _ended(operation: Operation, stage: Stage) -> Strike:
-    give_up = time.monotonic() + 3 * PATIENCE_S
+    """Wait for the end of a command; one that writes no more to its log is killed, and found."""
+    written, give_up = -1, 0.0
     while operation.call.exit_code is None:
         operation.away |= stage.away
+        log = operation.call.log
+        if log.exists() and log.stat().st_size != written:  # it goes on, however slow the machine is
+            written, give_up = log.stat().st_size, time.monotonic() + 3 * PATIENCE_S
+        give_up = give_up or time.monotonic() + 3 * PATIENCE_S
         if time.monotonic() > give_up:
-            stage.crew.gave_up.append(f"{operation} had not ended after {3 * PATIENCE_S:g} s")
+            stage.crew.gave_up.append(f"{operation} has not ended, and wrote nothing for {3 * PATIENCE_S:g} s")
             operation.is_killed = True
             operation.call.process.kill()
             operation.call()
