@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from adawise.adapt.state import StreamState
-from adawise.errors import Lost, Reason
+from adawise.errors import Lost, Reason, SettingsError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
@@ -62,6 +62,23 @@ def test_a_claim_of_the_whole_root_that_cannot_be_read_is_named(store: DictStore
     (fault,) = faults_of(store)
     assert (fault.kind, fault.where) == ("damage", key)
     assert "the next worker that starts writes it again" in fault.remedy
+
+
+@pytest.mark.parametrize("key", [layout.OWNER, layout.NUMERICS])
+def test_the_remedy_for_a_claim_without_the_right_to_read_it_is_that_right(
+    store: DictStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = store.get
+
+    def denied(asked: str) -> bytes | None:
+        if asked == key:
+            raise SettingsError("the access key lacks the right to do this")
+        return get(asked)
+
+    monkeypatch.setattr(store, "get", denied)
+    (fault,) = faults_of(store)
+    assert fault.where == key
+    assert fault.remedy.startswith("give this user the right to read it")
 
 
 def test_a_whole_sink_has_no_fault(store: DictStore) -> None:
