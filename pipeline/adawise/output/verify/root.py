@@ -58,8 +58,13 @@ def verify_root(
         StoreUnavailable: the store does not answer.
     """
     report, owner = RootReport(faults=damaged_claims(store)), None
-    if log is not None and not any(fault.where == layout.OWNER for fault in report.faults):
+    if log is not None and not report.has_damaged_owner:
         owner = read_owner(store)
+    elif log is not None:
+        report.commits_unknown = (
+            f"{store}: the group's committed offsets and the partitions that were never read are not known: "
+            f"{layout.OWNER}, which names the group and the topic, cannot be read"
+        )
     if owner is not None and owner.purpose != "run":  # a replay may be of a part
         owner = None
     if log is not None and owner is not None:  # before the walk: meanwhile chains only grow
