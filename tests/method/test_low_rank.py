@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adawise.clip.load import load_starting_model
 from adawise_lab.finetune.recipe import Recipe
 from tests.models import CLASSES, TEMPLATES, random_images, write_pair
-from tools.method.low_rank import FactorOptimizer, LowRankLearner
+from tools.method.low_rank import FactorOptimizer, LowRankLearner, main
 
 pytestmark = pytest.mark.check("tools")
 RECIPE = Recipe(blocks=1, learning_rate=1e-2, layer_decay=1.0)
@@ -38,6 +39,23 @@ def test_steps_on_factors_are_those_of_a_model_whose_weights_are_made_of_them() 
         for w, w0, b, a in zip(matrices.values(), start, factors[::2], factors[1::2], strict=True):
             torch.testing.assert_close(w, w0 + b @ a)
     assert all(not torch.equal(w, w0) for w, w0 in zip(matrices.values(), start, strict=True))
+
+
+def test_the_seed_of_a_recipe_decides_its_first_factors() -> None:
+    def first(seed: int) -> Tensor:
+        matrices = {"0.weight": nn.Parameter(torch.zeros(5, 7))}
+        ((_, a),) = FactorOptimizer(matrices, 2, replace(RECIPE, seed=seed)).factors.values()
+        return a
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_a_run_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extension would train anew from theta_0, and say that it went on."""
+    monkeypatch.setattr("sys.argv", ["low_rank", "2", "--labelled", "images", "-o", "out", "--resume"])
+    with pytest.raises(SystemExit, match="neither resumed nor extended"):
+        main()
 
 
 def test_only_matrices_of_the_last_blocks_learn_and_their_change_has_the_rank(

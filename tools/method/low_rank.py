@@ -4,7 +4,8 @@
 
 Each matrix of the trained blocks gets factors B `[out, RANK]` and A `[RANK, in]`, and nothing else of the tower learns.
 The pair is written with merged weights, so that everything after the training is as for any other pair. This answers
-whether such a pair serves as well before anything is built that serves factors as such. A run is not resumed.
+whether such a pair serves as well before anything is built that serves factors as such. A run is neither resumed nor
+extended, because its files have no factors. The length of the gradient is clipped as that of whole matrices.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class FactorOptimizer(torch.optim.AdamW):
         self._matrices = matrices
         self._start = {name: w.detach().clone() for name, w in matrices.items()}
         self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        random = torch.Generator().manual_seed(recipe.seed)  # the run seeds torch only when it starts
         for name, w in matrices.items():
-            a = torch.empty(rank, w.shape[1], device=w.device)
-            nn.init.kaiming_uniform_(a, a=math.sqrt(5.0))
-            self.factors[name] = nn.Parameter(torch.zeros(w.shape[0], rank, device=w.device)), nn.Parameter(a)
+            a = torch.empty(rank, w.shape[1])
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5.0), generator=random)
+            b = torch.zeros(w.shape[0], rank, device=w.device)
+            self.factors[name] = nn.Parameter(b), nn.Parameter(a.to(w.device))
         groups = _groups(matrices, recipe)
         for group in groups:
             names = [name for name, w in matrices.items() if any(w is p for p in group["params"])]
@@ -84,15 +87,13 @@ class LowRankLearner(Learner):
         self._theta_0 = {name: self._theta_0[name] for name in matrices}
         self._optimizer = FactorOptimizer(matrices, self.rank, recipe)
 
-    @override
-    def restore(self, state: Mapping[str, Any]) -> None:
-        raise SystemExit("low_rank: a run is not resumed; begin it anew with --overwrite")
-
 
 def main() -> None:
     """Run the command with factors of the rank that is the first argument."""
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or not (rank := int(sys.argv[1])):
         raise SystemExit(__doc__)
+    if "--resume" in sys.argv:
+        raise SystemExit("low_rank: a run is neither resumed nor extended; begin it anew with --overwrite")
     LowRankLearner.rank = rank
     training.Learner = LowRankLearner  # type: ignore[attr-defined]
     sys.exit(adawise(["finetune", *sys.argv[2:]]))

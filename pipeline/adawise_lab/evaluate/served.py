@@ -106,7 +106,7 @@ def read_served(path: Path, theta_1: str) -> ServedImages | None:
     try:
         table = pq.read_table(pa.BufferReader(read_bytes(path)))
         facts = json.loads((table.schema.metadata or {})[_METADATA])
-        if (facts["format"], facts["theta_1"]) != (_FORMAT, theta_1):
+        if (facts["format"], facts["theta_1"]) != (_FORMAT, theta_1) or not table.schema.equals(_SCHEMA):
             return None
         condition, label, visits, hits = (table[name].to_pylist() for name in _SCHEMA.names)
         names, labels = np.asarray(condition), np.asarray(label, dtype=np.int64)
@@ -115,6 +115,14 @@ def read_served(path: Path, theta_1: str) -> ServedImages | None:
             np.asarray(visits, dtype=np.float64).T,
             np.asarray(hits, dtype=np.float64).T,
         )
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return served if served.visits.ndim == 2 and served.visits.shape == served.hits.shape else None
+    in_order = [name for name, labels in served.labels.items() for _ in labels]
+    return served if condition == in_order and _are_counts(served.visits, served.hits) else None
+
+
+def _are_counts(visits: Floats, hits: Floats) -> bool:
+    """Return True for counts `[R, N]` with images in each order; a null in the file is nan here."""
+    if visits.ndim != 2 or not len(visits) or visits.shape != hits.shape:
+        return False
+    return bool(((hits >= 0) & (hits <= visits)).all() and visits.any(axis=1).all())

@@ -132,8 +132,8 @@ def caution(comparison: BlocksComparison) -> str:
             f"is known to within {within_points(held_out)} points, so a smaller difference may be chance."
         )
     text = (
-        "Each number was trained once, with the same seed. Intervals (95 %) are of the images that judge the runs, "
-        "which are the same for all; another seed may differ by more."
+        "Each number was trained once, with the same seed. Intervals (95 %) are of the images that judge both runs; "
+        "another seed may differ by more."
     )
     if unsure := [name for name, (low, high) in known.items() if low <= 0.0 <= high]:
         text += (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -82,3 +84,34 @@ def test_a_file_that_is_damaged_or_of_a_later_version_is_not_read(tmp_path: Path
         assert read_served(file, "abc") is None
     pq.write_table(table.drop_columns(["hits"]).replace_schema_metadata(table.schema.metadata), file)
     assert read_served(file, "abc") is None
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("condition", ["home", "new_clean"] * N),
+        ("visits", [[0]] * (2 * N)),
+        ("visits", [[None]] * (2 * N)),
+        ("visits", [[]] * (2 * N)),
+        ("visits", [[1, 1]] * N + [[1]] * N),
+        ("hits", [[-1]] * (2 * N)),
+        ("hits", [[2]] * (2 * N)),
+    ],
+)
+def test_a_file_with_values_that_are_no_counts_of_images_in_order_is_not_read(
+    tmp_path: Path, column: str, values: Sequence[object]
+) -> None:
+    file, table = tmp_path / "served.parquet", pq.read_table(io.BytesIO(served(HALF).to_bytes("abc")))
+    place, field = table.schema.get_field_index(column), table.schema.field(column)
+    array = pa.array(values, pa.string() if column == "condition" else field.type).cast(field.type)
+    pq.write_table(table.set_column(place, field, array), file)
+    assert read_served(file, "abc") is None
+    pq.write_table(table, file)
+    assert read_served(file, "abc") is not None
+
+
+def test_a_file_with_columns_of_other_types_is_not_read(tmp_path: Path) -> None:
+    file, table = tmp_path / "served.parquet", pq.read_table(io.BytesIO(served(HALF).to_bytes("abc")))
+    for labels in (pa.array([2**64 - 1] * (2 * N), pa.uint64()), pa.array([None] * (2 * N), pa.int32())):
+        pq.write_table(table.set_column(1, "label", labels), file)
+        assert read_served(file, "abc") is None

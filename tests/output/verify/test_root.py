@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 
 from adawise.adapt.state import StreamState
-from adawise.errors import Lost, Reason
+from adawise.errors import Lost, Reason, SettingsError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
 from adawise.output.finding import Finding
 from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE
-from adawise.output.verify.root import verify, walk
+from adawise.output.verify.root import verify, verify_root, walk
+from adawise.output.verify.show import as_document
 from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
@@ -62,6 +63,32 @@ def test_a_claim_of_the_whole_root_that_cannot_be_read_is_named(store: DictStore
     (fault,) = faults_of(store)
     assert (fault.kind, fault.where) == ("damage", key)
     assert "the next worker that starts writes it again" in fault.remedy
+
+
+def test_a_root_whose_owner_is_not_known_is_compared_with_the_topic_and_not_called_complete(store: DictStore) -> None:
+    store.objects[layout.OWNER] = b"{}"
+    report = verify_root(store, log=FakeLog(range(12)), read_state=StreamState.from_bytes, expects_all=True)
+    assert [fault.where for fault in report.faults] == [layout.OWNER]
+    assert [chain.messages for chain in report.chains] == [12]
+    assert "partitions that were never read are not known" in report.commits_unknown
+    assert as_document("root", report, broker=True)["complete"] is False
+
+
+@pytest.mark.parametrize("key", [layout.OWNER, layout.NUMERICS])
+def test_the_remedy_for_a_claim_without_the_right_to_read_it_is_that_right(
+    store: DictStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = store.get
+
+    def denied(asked: str) -> bytes | None:
+        if asked == key:
+            raise SettingsError("the access key lacks the right to do this")
+        return get(asked)
+
+    monkeypatch.setattr(store, "get", denied)
+    (fault,) = faults_of(store)
+    assert fault.where == key
+    assert fault.remedy.startswith("give this user the right to read it")
 
 
 def test_a_whole_sink_has_no_fault(store: DictStore) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from adawise.output.finding import Finding
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
+from adawise.sink import layout
 from adawise.sink.claims import Beginning
 from adawise.sink.invariant import Offsets
 
@@ -79,6 +80,11 @@ class RootReport:
     unread: Sequence[UnreadPartition] = ()
     committed: Mapping[TopicPartition, int] = field(default_factory=dict)
     commits_unknown: str = ""
+
+    @property
+    def has_damaged_owner(self) -> bool:
+        """True if the claim of the owner cannot be read, so that its group and topic are not known."""
+        return any(fault.where == layout.OWNER for fault in self.faults)
 
     @property
     def segments(self) -> int:

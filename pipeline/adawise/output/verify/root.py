@@ -58,8 +58,13 @@ def verify_root(
         StoreUnavailable: the store does not answer.
     """
     report, owner = RootReport(faults=damaged_claims(store)), None
-    if log is not None and not any(fault.where == layout.OWNER for fault in report.faults):
+    if log is not None and not report.has_damaged_owner:
         owner = read_owner(store)
+    elif log is not None:
+        report.commits_unknown = (
+            f"{store}: the group's committed offsets and the partitions that were never read are not known: "
+            f"{layout.OWNER}, which names the group and the topic, cannot be read"
+        )
     if owner is not None and owner.purpose != "run":  # a replay may be of a part
         owner = None
     if log is not None and owner is not None:  # before the walk: meanwhile chains only grow
@@ -101,13 +106,16 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
 
 def damaged_claims(store: Store) -> list[Finding]:
     """Return the claims of the whole root that cannot be read. One that is missing is made by the next worker."""
-    found = []
+    found, anew = [], "remove it: the next worker that starts writes it again"
     for key, read in ((layout.OWNER, read_owner), (layout.NUMERICS, read_precision)):
         try:
             read(store)
-        except (ChainError, SettingsError):
-            remedy = "restore it from a copy, or remove it: the next worker that starts writes it again"
-            found.append(damage(key, "expected a claim written by this program, but it cannot be read", remedy))
+        except ChainError:
+            remedy = f"restore it from a copy, or {anew}"
+            found.append(damage(key, "expected a claim written by this program, but it is damaged", remedy))
+        except SettingsError:  # no right to read it, or a folder in its place
+            remedy = f"give this user the right to read it; if it is no file, {anew}"
+            found.append(damage(key, "expected a claim that this user can read", remedy))
     return found
 
 

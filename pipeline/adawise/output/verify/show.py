@@ -110,5 +110,5 @@ def as_document(root: str, found: RootReport, broker: bool) -> dict[str, object]
         "never_served": found.lost,
         "chains": chains,
         "faults": faults,
-        **({"complete": not unread, "unread": unread} if broker else {}),
+        **({"complete": not unread and not found.has_damaged_owner, "unread": unread} if broker else {}),
     }
