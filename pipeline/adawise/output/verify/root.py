@@ -106,8 +106,9 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
 
 def damaged_claims(store: Store) -> list[Finding]:
     """Return the claims of the whole root that cannot be read. One that is missing is made by the next worker."""
-    found, anew = [], "remove it: the next worker that starts writes it again"
-    for key, read in ((layout.OWNER, read_owner), (layout.NUMERICS, read_precision)):
+    found = []
+    for key, read, whose in ((layout.OWNER, read_owner, " of the same group"), (layout.NUMERICS, read_precision, "")):
+        anew = f"remove it: the next worker{whose} that starts writes it again"
         try:
             read(store)
         except ChainError:
