@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -20,11 +20,14 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
 from adawise.bench import measure as measuring
+from adawise.bench import show
 from adawise.bench import worker as passes
-from adawise.bench.figures import BenchReport
-from adawise.bench.loops import NaiveLoop, PlainLoop, head
-from adawise.bench.measure import measure, pass_batches
+from adawise.bench.figures import BenchReport, Spread
+from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop, head
+from adawise.bench.measure import in_turns, measure, pass_batches
 from adawise.bench.pictures import jpegs
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.device import Plain
 from adawise.clip.load import OpenClipModel, load_open_clip
 from adawise.demo.brokers import Running, broker
 from adawise.demo.main import PAIR
@@ -71,6 +74,11 @@ def drawn() -> Iterator[pytest.MonkeyPatch]:
         few = jpegs(80, 80, 8)
         patch.setattr(measuring, "jpegs", lambda: few)
         yield patch
+
+
+@pytest.fixture(scope="module")
+def zero(pair_folder: PairFolder) -> OpenClipModel:
+    return load_open_clip(None, pair_folder.theta_0)
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +156,77 @@ def test_a_broker_that_ended_ends_the_bench(
         measure(settings_of(pair_folder), seconds=0.0, progress=Notes())
 
 
+def test_of_the_users_sink_and_alerts_only_the_size_of_segments_is_used() -> None:
+    rule = {"name": "open", "labels": ["a class of another pair"]}
+    settings = Settings.model_validate(
+        {
+            "sink": {"root": "s3://theirs/runs", "begin_anew": True, "keep": "7d", "flush_rows": 7},
+            "alerts": {"rules": [rule]},
+            "results": {"enabled": True},
+        }
+    )
+    with passes.broker_settings(settings) as (used, _):
+        assert Path(used.sink.root).is_relative_to(tempfile.gettempdir())
+        assert (used.sink.flush_rows, used.sink.begin_anew, used.sink.keep) == (7, False, None)
+        assert used.alerts.rules == ()
+
+
+def test_a_part_of_the_first_turn_alone_does_not_keep_a_later_turn_from_fitting_into_the_budget() -> None:
+    left_s, notes = [100.0], Notes()
+
+    def taking(seconds: float) -> Callable[[], float]:
+        def part() -> float:
+            left_s[0] -= seconds
+            return seconds
+
+        return part
+
+    parts = {"forward": taking(4.0), "worker": taking(16.0), "naive": taking(30.0)}
+    turns = in_turns(parts, {"naive"}, lambda: left_s[0], notes)
+    assert turns[0] == {"forward": 4.0, "worker": 16.0, "naive": 30.0}
+    assert turns[1:] == [{"forward": 4.0, "worker": 16.0}] * 2  # a fourth would end later than 10 s from then
+    assert notes.notes == ["forward", "worker", "naive", "worker", "forward", "forward", "worker"]
+    assert notes.turns == 3
+
+
+def test_a_batch_for_which_the_card_has_no_memory_is_not_the_fastest(
+    zero: OpenClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rate(tower: BareTower) -> float:
+        if tower.rows > 16:
+            raise torch.OutOfMemoryError
+        return tower.rows * (2.0 if tower.precision == "bf16" else 1.0)
+
+    monkeypatch.setattr(BareTower, "rate", rate)
+    device = Plain(CPU)
+    device.has_bfloat16 = True
+    tower = BareTower(zero, device, size=32, seconds=1_000.0)
+    assert (tower.precision, tower.rows, tower.fastest, tower.float32_rate) == ("bf16", 16, 32.0, 16.0)
+
+
+def test_idle_moments_of_a_pass_encode_no_heads() -> None:
+    class Classifier:
+        def prepare(self, likely: Sequence[int]) -> bool:
+            raise AssertionError(likely)
+
+    assert passes.ClockedClassifier(cast(PairClassifier, Classifier())).prepare([0, 1]) is False
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ((49.81, 9.9, 50.0), "49.81 (9.9 to 50)"),
+        ((12_345.6, 999.4, 20_000.0), "12,346 (999 to 20,000)"),
+    ],
+)
+def test_images_a_second_have_no_exponent(rates: tuple[float, float, float], text: str) -> None:
+    assert show._text(Spread(*rates, turns=3)) == text
+
+
 def test_a_pass_has_full_batches_of_each_camera_and_at_least_one() -> None:
     assert pass_batches(20.0, 30.0, 64) == 9
     assert pass_batches(1.0, -5.0, 64) == 1
     assert pass_batches(100_000.0, 30.0, 64) == 24
-
-
-@pytest.fixture(scope="module")
-def zero(pair_folder: PairFolder) -> OpenClipModel:
-    return load_open_clip(None, pair_folder.theta_0)
 
 
 def test_the_naive_loop_merges_all_weights_and_encodes_the_head_again(
