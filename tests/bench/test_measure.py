@@ -32,6 +32,8 @@ from adawise.clip.load import OpenClipModel, load_open_clip
 from adawise.demo.brokers import Running, broker
 from adawise.demo.main import PAIR
 from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.ports import Poll, Source
+from adawise.records import Message, TopicPartition
 from adawise.settings import DecodeSettings, SearchSettings, Settings
 from tests.models import CLASSES, TEMPLATES, PairFolder
 
@@ -202,6 +204,29 @@ def test_a_batch_for_which_the_card_has_no_memory_is_not_the_fastest(
     device.has_bfloat16 = True
     tower = BareTower(zero, device, size=32, seconds=1_000.0)
     assert (tower.precision, tower.rows, tower.fastest, tower.float32_rate) == ("bf16", 16, 32.0, 16.0)
+
+
+def test_a_pass_begins_with_its_first_messages_and_not_while_the_worker_joins_its_group() -> None:
+    tp, message = TopicPartition("bench", 0), Message("bench", 0, 0, b"camera", b"", timestamp_ms=0)
+    polls = iter([Poll(assigned=(tp,)), Poll(), Poll(messages=(message,)), Poll(messages=(message,))])
+
+    class Polls:
+        name = "source"
+
+        def poll(self, timeout_s: float) -> Poll:
+            del timeout_s
+            return next(polls)
+
+    source = passes.ClockedSource(cast(Source, Polls()))
+    assert source.name == "source"
+    source.poll(0.0)
+    source.poll(0.0)
+    assert source.began is None
+    source.poll(0.0)
+    began = source.began
+    assert began is not None
+    source.poll(0.0)
+    assert source.began == began
 
 
 def test_idle_moments_of_a_pass_encode_no_heads() -> None:

@@ -24,7 +24,7 @@ from adawise.app.worker import WorkerParts, make_worker
 from adawise.clip.classifier import PairClassifier
 from adawise.demo.brokers import broker
 from adawise.errors import SettingsError
-from adawise.ports import Round
+from adawise.ports import Poll, Round, Source
 from adawise.produce.files import Shot
 from adawise.produce.produce import Parcel
 from adawise.produce.sender import KafkaSender, ensure_topic
@@ -40,7 +40,7 @@ Clocks = tuple[float, float, float]
 
 
 class Tally:
-    """An observer that counts what a worker serves, and reads clocks at its first message and at each commit.
+    """An observer that counts what a worker serves, and reads clocks at its first partition and at each commit.
 
     Clocks are seconds by the wall, of all threads, and of the worker's own thread.
     """
@@ -70,7 +70,7 @@ class Tally:
 
     @property
     def spent(self) -> Clocks:
-        """Seconds from the first message to the last durable row, by each clock."""
+        """Seconds from the first partition, or the time that `began` was set to, to the last durable row."""
         assert self.began is not None, "the worker has read no partition"
         wall, every, own = (end - begin for begin, end in zip(self.began, self.ended, strict=True))
         return wall, every, own
@@ -82,6 +82,25 @@ class Tally:
     def mean(self, of: Callable[[BatchTrace], float]) -> float:
         """Return the mean over images of a figure of their batches."""
         return sum(of(trace) * trace.images for trace in self.traces) / self.images_served
+
+
+class ClockedSource:
+    """A source that reads clocks at its first messages: a long run joins its group and begins to fetch only once."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.began: Clocks | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return everything else as the source has it."""
+        return getattr(self._source, name)
+
+    def poll(self, timeout_s: float) -> Poll:
+        """See `ports.Source`."""
+        poll = self._source.poll(timeout_s)
+        if poll.messages and self.began is None:
+            self.began = _clocks()
+        return poll
 
 
 class ClockedClassifier:
@@ -149,6 +168,7 @@ class WorkerBench:
         send_images(self._settings.kafka, self._values, self._cameras, range(self._sent, self._sent + images))
         self._sent += images
         tally, clocked = Tally(images), ClockedClassifier(self._model.classifier)
+        source = ClockedSource(kafka_source(self._settings.kafka))
 
         def should_stop() -> bool:
             self._check()
@@ -158,7 +178,7 @@ class WorkerBench:
             self._settings,
             replace(self._model, classifier=cast(PairClassifier, clocked)),
             WorkerParts(
-                source=kafka_source(self._settings.kafka),
+                source=cast(Source, source),
                 root=self._settings.sink.root,
                 dead_letters=NoDeadLetters(),
                 observer=tally,
@@ -170,6 +190,7 @@ class WorkerBench:
             raise SettingsError(
                 f"a JPEG that the bench drew was rejected: {tally.rejected}. Raise the limit in [decode]"
             )
+        tally.began = source.began
         wall_s, processor_s, thread_s = tally.spent
         spent_s = {
             "processor": processor_s,
