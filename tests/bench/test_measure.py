@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from adawise.__main__ import main
 from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
+from adawise.app.model import load_model
 from adawise.app.search import exploration
 from adawise.bench import measure as measuring
 from adawise.bench import show
@@ -36,6 +38,7 @@ from adawise.ports import Poll, Source
 from adawise.records import Message, TopicPartition
 from adawise.settings import DecodeSettings, SearchSettings, Settings
 from tests.models import CLASSES, TEMPLATES, PairFolder
+from tools.bench import worker as make_bench
 
 PROMPTS = [[template.replace("{}", name) for template in TEMPLATES] for name in CLASSES]
 CPU = torch.device("cpu")
@@ -219,14 +222,13 @@ def test_a_pass_begins_with_its_first_messages_and_not_while_the_worker_joins_it
 
     source = passes.ClockedSource(cast(Source, Polls()))
     assert source.name == "source"
-    source.poll(0.0)
-    source.poll(0.0)
-    assert source.began is None
-    source.poll(0.0)
-    began = source.began
-    assert began is not None
-    source.poll(0.0)
-    assert source.began == began
+    began = []
+    for _ in range(4):
+        source.poll(0.0)
+        began.append(source.began)
+    assert began[:2] == [None, None]
+    assert began[2] is not None
+    assert began[3] == began[2]
 
 
 def test_idle_moments_of_a_pass_encode_no_heads() -> None:
@@ -276,6 +278,46 @@ def test_the_naive_loop_merges_all_weights_and_encodes_the_head_again(
     torch.testing.assert_close(loop._logits(1.0, images), expected, rtol=1e-5, atol=1e-5)  # lerp at 1 rounds
 
 
+def test_the_naive_loop_searches_each_batch_also_where_the_worker_only_predicts_batches_as_small(
+    pair_folder: PairFolder, zero: OpenClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(pair_folder)
+    settings = settings.model_copy(update={"search": SearchSettings(min_images=64)})
+    model = load_model(settings.model, settings.decode)
+    loop, _ = measuring._naive_loop(settings, model, zero, PROMPTS)
+    assert loop is not None
+    alphas: list[float] = []
+
+    def logits(alpha: float, images: torch.Tensor) -> torch.Tensor:
+        alphas.append(alpha)
+        return torch.randn(len(images), len(CLASSES), generator=torch.Generator().manual_seed(len(alphas)))
+
+    monkeypatch.setattr(loop, "_logits", logits)
+    loop.classify(jpegs(80, 80, 16))
+    assert len(alphas) > 1
+
+
+def test_ctrl_c_leaves_it_to_the_command_of_make_bench_to_end_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process:
+        waits = 0
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            assert self.waits == 3
+
+        def wait(self) -> int:
+            self.waits += 1
+            if self.waits < 3:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr(make_bench, "write_pair", lambda _: None)
+    monkeypatch.setattr(subprocess, "Popen", lambda _: Process())
+    assert make_bench.main() == 130
+
+
 def test_the_plain_loop_serves_zero_shot_classes(zero: OpenClipModel) -> None:
     values = jpegs(80, 80, 4)
     labels = PlainLoop(zero, PROMPTS, CPU, torch.float32).classify(values)
@@ -321,7 +363,7 @@ def test_the_command_prints_a_table_and_the_verdict(
     printed = capsys.readouterr().out
     rows = [line.split()[0] for line in printed.splitlines() if line]
     assert {"forward", "worker", "plain", "naive", "decoding", "writing", "search", "host", "processor"} <= set(rows)
-    assert printed.rstrip().endswith("at one image a second each.")
+    assert printed.rstrip().endswith("at one image a second each, in full batches.")
 
 
 @pytest.mark.usefixtures("logs_of_this_process")

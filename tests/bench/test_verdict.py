@@ -51,7 +51,7 @@ def test_forwards_limit_a_processor_and_one_more_core_takes_a_share_of_them() ->
         "Forwards of the model limit this worker: they take 96% of its time, and an image needs 1.40 of them. It runs "
         ".93 of the forwards a second of open_clip's image tower alone. One more core would give about 29.4 images a "
         "second in place of 20, and a first GPU at most 667 (both estimated). This machine carries 19 cameras at one "
-        "image a second each."
+        "image a second each, in full batches."
     )
 
 

@@ -182,7 +182,7 @@ def _naive_loop(
             objective=NO_CARD["entropy"],
             context="bench",
             alpha=settings.search.alpha,
-            exploration=replace(exploration(settings.search), budget=_TRIALS),
+            exploration=replace(exploration(settings.search), budget=_TRIALS, min_images=1),
         )
     one, where = _open_clip(settings, model, "theta_1").model.state_dict(), model.classifier.device.where
     return NaiveLoop(own, one, prompts, where, search=search, shared_head=model.checkpoints.text_is_shared), ""

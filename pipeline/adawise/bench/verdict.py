@@ -69,7 +69,7 @@ class Verdict:
 
     Attributes:
         limit: what limits the worker.
-        cameras: cameras that this machine carries at one image a second each, by the slowest turn.
+        cameras: cameras that this machine carries at one image a second each, in full batches, by the slowest turn.
         with_one_more_core: images a second of a worker with one more core, estimated.
         with_one_more_card: the most images a second with one more GPU, estimated.
         text: the same in words.
@@ -90,7 +90,7 @@ def verdict(cost: ImageCost) -> Verdict:
     text = (
         f"{_reason(found, cost)} One more core would give about {_number(core)} images a second in place of "
         f"{_number(rate)}, and a {number} GPU at most {_number(card)} (both estimated). This machine carries "
-        f"{counted(cameras, 'camera')} at one image a second each."
+        f"{counted(cameras, 'camera')} at one image a second each, in full batches."
     )
     return Verdict(found, cameras, core, card, text)
 
