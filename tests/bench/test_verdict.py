@@ -60,6 +60,14 @@ def test_a_first_card_gives_at_most_what_the_cores_can_decode_and_write() -> Non
     assert with_one_more_card(replace(ON_CORES, host_s=0.010)) == pytest.approx(1 / 0.010)
 
 
+def test_no_core_or_card_makes_a_worker_slower_and_a_coarse_clock_divides_by_no_zero() -> None:
+    beyond = replace(ON_CORES, host_s=0.060)  # processor time that the clock's whole has no room for
+    assert with_one_more_core(beyond) == with_one_more_card(beyond) == pytest.approx(20)
+    unseen = replace(ON_CORES, forwards_s=0.050, host_s=0.0, decode_s=0.0)
+    assert verdict(unseen).limit == "forwards"
+    assert with_one_more_card(unseen) == pytest.approx(1e9)
+
+
 def test_the_workers_own_thread_limits_beside_a_card_and_more_cores_do_not_help_it() -> None:
     assert limit(ON_CARD) == "host"
     assert with_one_more_core(ON_CARD) == pytest.approx(1_000)

@@ -12,6 +12,7 @@ Limit = Literal["forwards", "host", "writing", "decoding", "broker"]
 """What limits the worker: forwards of the model, its own thread beside them, the disk, decoding, or the broker."""
 
 _BUSY = 0.7  # share of the time of all decode threads above which decoding is what the worker waits for
+_LEAST_S = 1e-9  # of an image, where a coarse clock has seen nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def with_one_more_core(cost: ImageCost) -> float:
     share, found = cost.cores / (cost.cores + 1.0), limit(cost)
     forwards_s = cost.forwards_s * (1.0 if cost.on_card else share)
     waiting_s = cost.waiting_s * (share if found == "decoding" else 1.0)
-    return 1.0 / (forwards_s + cost.host_s + cost.disk_s + waiting_s)
+    return 1.0 / min(cost.whole_s, forwards_s + cost.host_s + cost.disk_s + waiting_s)
 
 
 def with_one_more_card(cost: ImageCost) -> float:
@@ -121,11 +122,12 @@ def with_one_more_card(cost: ImageCost) -> float:
 
     A second GPU has a worker process of its own. On a first one forwards are taken to cost nothing.
     """
-    by_cores = cost.cores / (cost.decode_s + cost.host_s)
+    decode_s, rate = max(cost.decode_s, _LEAST_S), 1.0 / cost.whole_s
+    by_cores = cost.cores / (decode_s + cost.host_s)
     if cost.on_card:
-        return max(1.0 / cost.whole_s, min(2.0 / cost.whole_s, by_cores))
-    waiting_s = cost.waiting_s if limit(cost) == "broker" else 0.0
-    return min(1.0 / (cost.host_s + cost.disk_s + waiting_s), cost.threads / cost.decode_s, by_cores)
+        return max(rate, min(2.0 * rate, by_cores))
+    thread_s = cost.host_s + cost.disk_s + (cost.waiting_s if limit(cost) == "broker" else 0.0)
+    return max(rate, min(1.0 / max(thread_s, _LEAST_S), cost.threads / decode_s, by_cores))
 
 
 def _decode_load(cost: ImageCost) -> float:
