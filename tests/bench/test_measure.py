@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -18,19 +19,26 @@ from adawise.__main__ import main
 from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
+from adawise.app.model import load_model
 from adawise.app.search import exploration
 from adawise.bench import measure as measuring
+from adawise.bench import show
 from adawise.bench import worker as passes
-from adawise.bench.figures import BenchReport
-from adawise.bench.loops import NaiveLoop, PlainLoop, head
-from adawise.bench.measure import measure, pass_batches
+from adawise.bench.figures import BenchReport, Spread
+from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop, head
+from adawise.bench.measure import in_turns, measure, pass_batches
 from adawise.bench.pictures import jpegs
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.device import Plain
 from adawise.clip.load import OpenClipModel, load_open_clip
 from adawise.demo.brokers import Running, broker
 from adawise.demo.main import PAIR
 from adawise.errors import BrokerUnavailable, SettingsError
+from adawise.ports import Poll, Source
+from adawise.records import Message, TopicPartition
 from adawise.settings import DecodeSettings, SearchSettings, Settings
 from tests.models import CLASSES, TEMPLATES, PairFolder
+from tools.bench import worker as make_bench
 
 PROMPTS = [[template.replace("{}", name) for template in TEMPLATES] for name in CLASSES]
 CPU = torch.device("cpu")
@@ -71,6 +79,11 @@ def drawn() -> Iterator[pytest.MonkeyPatch]:
         few = jpegs(80, 80, 8)
         patch.setattr(measuring, "jpegs", lambda: few)
         yield patch
+
+
+@pytest.fixture(scope="module")
+def zero(pair_folder: PairFolder) -> OpenClipModel:
+    return load_open_clip(None, pair_folder.theta_0)
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +161,99 @@ def test_a_broker_that_ended_ends_the_bench(
         measure(settings_of(pair_folder), seconds=0.0, progress=Notes())
 
 
+def test_of_the_users_sink_and_alerts_only_the_size_of_segments_is_used() -> None:
+    rule = {"name": "open", "labels": ["a class of another pair"]}
+    settings = Settings.model_validate(
+        {
+            "sink": {"root": "s3://theirs/runs", "begin_anew": True, "keep": "7d", "flush_rows": 7},
+            "alerts": {"rules": [rule]},
+            "results": {"enabled": True},
+        }
+    )
+    with passes.broker_settings(settings) as (used, _):
+        assert Path(used.sink.root).is_relative_to(tempfile.gettempdir())
+        assert (used.sink.flush_rows, used.sink.begin_anew, used.sink.keep) == (7, False, None)
+        assert used.alerts.rules == ()
+
+
+def test_a_part_of_the_first_turn_alone_does_not_keep_a_later_turn_from_fitting_into_the_budget() -> None:
+    left_s, notes = [100.0], Notes()
+
+    def taking(seconds: float) -> Callable[[], float]:
+        def part() -> float:
+            left_s[0] -= seconds
+            return seconds
+
+        return part
+
+    parts = {"forward": taking(4.0), "worker": taking(16.0), "naive": taking(30.0)}
+    turns = in_turns(parts, {"naive"}, lambda: left_s[0], notes)
+    assert turns[0] == {"forward": 4.0, "worker": 16.0, "naive": 30.0}
+    assert turns[1:] == [{"forward": 4.0, "worker": 16.0}] * 2  # a fourth would end later than 10 s from then
+    assert notes.notes == ["forward", "worker", "naive", "worker", "forward", "forward", "worker"]
+    assert notes.turns == 3
+
+
+def test_a_batch_for_which_the_card_has_no_memory_is_not_the_fastest(
+    zero: OpenClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rate(tower: BareTower) -> float:
+        if tower.rows > 16:
+            raise torch.OutOfMemoryError
+        return tower.rows * (2.0 if tower.precision == "bf16" else 1.0)
+
+    monkeypatch.setattr(BareTower, "rate", rate)
+    device = Plain(CPU)
+    device.has_bfloat16 = True
+    tower = BareTower(zero, device, size=32, seconds=1_000.0)
+    assert (tower.precision, tower.rows, tower.fastest, tower.float32_rate) == ("bf16", 16, 32.0, 16.0)
+
+
+def test_a_pass_begins_with_its_first_messages_and_not_while_the_worker_joins_its_group() -> None:
+    tp, message = TopicPartition("bench", 0), Message("bench", 0, 0, b"camera", b"", timestamp_ms=0)
+    polls = iter([Poll(assigned=(tp,)), Poll(), Poll(messages=(message,)), Poll(messages=(message,))])
+
+    class Polls:
+        name = "source"
+
+        def poll(self, timeout_s: float) -> Poll:
+            del timeout_s
+            return next(polls)
+
+    source = passes.ClockedSource(cast(Source, Polls()))
+    assert source.name == "source"
+    began = []
+    for _ in range(4):
+        source.poll(0.0)
+        began.append(source.began)
+    assert began[:2] == [None, None]
+    assert began[2] is not None
+    assert began[3] == began[2]
+
+
+def test_idle_moments_of_a_pass_encode_no_heads() -> None:
+    class Classifier:
+        def prepare(self, likely: Sequence[int]) -> bool:
+            raise AssertionError(likely)
+
+    assert passes.ClockedClassifier(cast(PairClassifier, Classifier())).prepare([0, 1]) is False
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ((49.81, 9.9, 50.0), "49.81 (9.9 to 50)"),
+        ((12_345.6, 999.4, 20_000.0), "12,346 (999 to 20,000)"),
+    ],
+)
+def test_images_a_second_have_no_exponent(rates: tuple[float, float, float], text: str) -> None:
+    assert show._text(Spread(*rates, turns=3)) == text
+
+
 def test_a_pass_has_full_batches_of_each_camera_and_at_least_one() -> None:
     assert pass_batches(20.0, 30.0, 64) == 9
     assert pass_batches(1.0, -5.0, 64) == 1
     assert pass_batches(100_000.0, 30.0, 64) == 24
-
-
-@pytest.fixture(scope="module")
-def zero(pair_folder: PairFolder) -> OpenClipModel:
-    return load_open_clip(None, pair_folder.theta_0)
 
 
 def test_the_naive_loop_merges_all_weights_and_encodes_the_head_again(
@@ -179,6 +276,46 @@ def test_the_naive_loop_merges_all_weights_and_encodes_the_head_again(
         features = torch.nn.functional.normalize(one.model.visual(images), dim=-1)
         expected = one.model.logit_scale.exp() * features @ head(one.model, one.tokenizer, PROMPTS)
     torch.testing.assert_close(loop._logits(1.0, images), expected, rtol=1e-5, atol=1e-5)  # lerp at 1 rounds
+
+
+def test_the_naive_loop_searches_each_batch_also_where_the_worker_only_predicts_batches_as_small(
+    pair_folder: PairFolder, zero: OpenClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(pair_folder)
+    settings = settings.model_copy(update={"search": SearchSettings(min_images=64)})
+    model = load_model(settings.model, settings.decode)
+    loop, _ = measuring._naive_loop(settings, model, zero, PROMPTS)
+    assert loop is not None
+    alphas: list[float] = []
+
+    def logits(alpha: float, images: torch.Tensor) -> torch.Tensor:
+        alphas.append(alpha)
+        return torch.randn(len(images), len(CLASSES), generator=torch.Generator().manual_seed(len(alphas)))
+
+    monkeypatch.setattr(loop, "_logits", logits)
+    loop.classify(jpegs(80, 80, 16))
+    assert len(alphas) > 1
+
+
+def test_ctrl_c_leaves_it_to_the_command_of_make_bench_to_end_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process:
+        waits = 0
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            assert self.waits == 3
+
+        def wait(self) -> int:
+            self.waits += 1
+            if self.waits < 3:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr(make_bench, "write_pair", lambda _: None)
+    monkeypatch.setattr(subprocess, "Popen", lambda _: Process())
+    assert make_bench.main() == 130
 
 
 def test_the_plain_loop_serves_zero_shot_classes(zero: OpenClipModel) -> None:
@@ -226,7 +363,7 @@ def test_the_command_prints_a_table_and_the_verdict(
     printed = capsys.readouterr().out
     rows = [line.split()[0] for line in printed.splitlines() if line]
     assert {"forward", "worker", "plain", "naive", "decoding", "writing", "search", "host", "processor"} <= set(rows)
-    assert printed.rstrip().endswith("at one image a second each.")
+    assert printed.rstrip().endswith("at one image a second each, in full batches.")
 
 
 @pytest.mark.usefixtures("logs_of_this_process")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,7 +30,11 @@ def main(arguments: Sequence[str] = ()) -> int:
         files = {"theta-0": "theta_0.safetensors", "theta-1": "theta_1.safetensors", "classes": "classes.txt"}
         pair = [f"--model.{key}={folder / file}" for key, file in {**files, "cache": "heads"}.items()]
         call = [sys.executable, "-m", "adawise", "bench", "--model.architecture=ViT-B-32", *pair, *arguments]
-        return subprocess.call(call)
+        with subprocess.Popen(call) as process:
+            while True:
+                # Ctrl-C reaches both, and the command ends its broker first; `subprocess.call` would kill it.
+                with suppress(KeyboardInterrupt):
+                    return process.wait()
 
 
 def write_pair(folder: Path) -> None:

@@ -66,16 +66,24 @@ class BenchReport:
     def verdict(self) -> Verdict:
         """The verdict, by medians."""
         middle = {name: median(turn[name] for turn in self.turns) for name in self.turns[0] if name != "naive"}
+        of_bare = self.ratios["forward"]
+        assert of_bare is not None, "each turn has forwards"
+
+        def part_s(name: str) -> float:
+            # By shares of the same turn: where turns differ much, medians of milliseconds exceed the whole.
+            return median(turn[f"{name}_ms"] * turn["worker"] / 1e3 for turn in self.turns) / middle["worker"]
+
         return verdict(
             ImageCost(
                 whole_s=1.0 / middle["worker"],
                 slowest_s=1.0 / min(turn["worker"] for turn in self.turns),
-                forwards_s=middle["forwards_ms"] / 1e3,
-                host_s=middle["host_ms"] / 1e3,
+                forwards_s=part_s("forwards"),
+                host_s=part_s("host"),
+                writing_s=part_s("writing"),
                 decode_s=middle["decoding_ms"] / 1e3,
                 processor_s=middle["processor_ms"] / 1e3,
                 forward_cost=middle["forward_cost"],
-                bare_s=1.0 / middle["forward"],
+                of_bare=of_bare.median,
                 threads=self.machine["decode_threads"],
                 cores=self.machine["cores"],
                 on_card=self.machine["device"] != "cpu",

@@ -58,10 +58,16 @@ class BareTower:
                     time.perf_counter() > ends_at or expected_s > seconds / 10.0
                 ):
                     break
-                rates[self.precision, self.rows] = self.rate()
+                try:
+                    rates[self.precision, self.rows] = self.rate()
+                except torch.OutOfMemoryError:
+                    if not rates:
+                        raise
+                    break
         self.precision, self.rows = max(rates, key=lambda key: rates[key])
         self._tower = towers[self.precision]
         self.fastest = rates[self.precision, self.rows]
+        self.float32_rate = max(rate for (precision, _), rate in rates.items() if precision == "fp32")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
@@ -46,6 +46,8 @@ _NEW_STREAM = 2.0  # forwards an image, about, of the first batches of a stream
 _BARE, _PLAIN = 0.08, 0.12  # shares of a turn
 _EVERY_TURN, _EVER = 0.5, 2.0  # shares of a turn above which a naive batch is measured once, or not at all
 _COPIES = 4  # weight sets in float32 that the naive loop takes
+Part = Callable[[], float | dict[str, float]]
+"""A part of a turn: it returns its images a second, or its figures by name."""
 
 
 def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchReport:
@@ -53,7 +55,8 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
 
     Args:
         settings: those of a worker with a pair; broker and root are replaced by temporary ones.
-        seconds: the budget: no turn begins that would take longer, by the longest one so far. One turn is always made.
+        seconds: the budget: no turn begins that would take longer, by the longest time of each part so far. One turn
+            is always made.
         progress: counts turns.
 
     Raises:
@@ -87,7 +90,7 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
         worker = WorkerBench(settings, model, values, cameras := min(_MOST_CAMERAS, most), check)
         warm = worker.serve(_WARM_UP_BATCHES)  # new streams explore
         turn_s = max(left_s(), 0.0) / _TURNS
-        naive_s = _TRIALS * (_BATCH / bare.fastest + (0.0 if model.checkpoints.text_is_shared else head_s))
+        naive_s = _TRIALS * (_BATCH / bare.float32_rate + (0.0 if model.checkpoints.text_is_shared else head_s))
         naive, why = None, "a batch would take too long; raise --seconds"
         if naive_s <= _EVER * turn_s:
             naive, why = _naive_loop(settings, model, own, prompts)
@@ -95,24 +98,15 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
         worker_s = (1.0 - _BARE - _PLAIN) * turn_s - naive_s * in_every_turn
         batches, images = pass_batches(warm["worker"], worker_s, cameras * batch), _batches(values)
 
-        turns, longest_s = list[dict[str, float]](), 0.0
-        while not turns or (len(turns) < _MOST_TURNS and left_s() > longest_s):
-            turn_began_s = time.perf_counter()
-            parts: dict[str, Callable[[], float | dict[str, float]]] = {
-                "forward": partial(bare.rate, _BARE * turn_s),
-                "plain": partial(_rate, plain.classify, images, _PLAIN * turn_s),
-                "worker": partial(worker.serve, batches),
-                "stages": worker.stages,
-            }
-            if naive is not None and (in_every_turn or not turns):
-                parts["naive"] = partial(_rate, naive.classify, images, 0.0)
-            turns.append({})
-            for name in list(parts)[:: -1 if len(turns) % 2 == 0 else 1]:
-                progress.note(name)
-                figures = parts[name]()
-                turns[-1] |= figures if isinstance(figures, dict) else {name: figures}
-            progress.advance()
-            longest_s = max(longest_s, time.perf_counter() - turn_began_s)
+        parts: dict[str, Part] = {
+            "forward": partial(bare.rate, _BARE * turn_s),
+            "plain": partial(_rate, plain.classify, images, _PLAIN * turn_s),
+            "worker": partial(worker.serve, batches),
+            "stages": worker.stages,
+        }
+        if naive is not None:
+            parts["naive"] = partial(_rate, naive.classify, images, 0.0)
+        turns = in_turns(parts, set() if in_every_turn else {"naive"}, left_s, progress)
         machine = {
             **_machine(settings, model),
             "cameras": cameras,
@@ -121,6 +115,31 @@ def measure(settings: Settings, *, seconds: float, progress: Progress) -> BenchR
             "naive_left_out": why,
         }
         return BenchReport(machine, turns, time.perf_counter() - began_s)
+
+
+def in_turns(
+    parts: Mapping[str, Part], once: Collection[str], left_s: Callable[[], float], progress: Progress
+) -> list[dict[str, float]]:
+    """Return the figures of each turn, of which every other one goes backwards.
+
+    Args:
+        parts: what a turn measures, by name.
+        once: parts that the first turn alone measures.
+        left_s: returns the seconds that are left of the budget.
+        progress: counts turns.
+    """
+    turns, longest_s, names = list[dict[str, float]](), dict.fromkeys(parts, 0.0), list(parts)
+    while not turns or (len(turns) < _MOST_TURNS and left_s() > sum(longest_s[name] for name in names)):
+        turns.append({})
+        for name in names[:: -1 if len(turns) % 2 == 0 else 1]:
+            progress.note(name)
+            before_s = left_s()
+            figures = parts[name]()
+            longest_s[name] = max(longest_s[name], before_s - left_s())
+            turns[-1] |= figures if isinstance(figures, dict) else {name: figures}
+        progress.advance()
+        names = [name for name in parts if name not in once]
+    return turns
 
 
 def pass_batches(rate: float, seconds: float, images: int) -> int:
@@ -163,7 +182,7 @@ def _naive_loop(
             objective=NO_CARD["entropy"],
             context="bench",
             alpha=settings.search.alpha,
-            exploration=replace(exploration(settings.search), budget=_TRIALS),
+            exploration=replace(exploration(settings.search), budget=_TRIALS, min_images=1),
         )
     one, where = _open_clip(settings, model, "theta_1").model.state_dict(), model.classifier.device.where
     return NaiveLoop(own, one, prompts, where, search=search, shared_head=model.checkpoints.text_is_shared), ""

@@ -31,7 +31,7 @@ def print_report(report: BenchReport) -> None:
     rates = _table("part", "images/s", "worker/part", "what")
     for name in PARTS:
         ratio = "" if name == "worker" else _text(report.ratios[name], ".2f")
-        rates.add_row(name, _text(report.spread(name), ",.4g"), ratio, parts[name])
+        rates.add_row(name, _text(report.spread(name)), ratio, parts[name])
     stages = _table("stage", "ms an image", "limit", "what")
     for name in STAGES:
         limit = _text(report.spread(f"{name}_limit_ms"), ".2f")
@@ -55,5 +55,10 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _text(spread: Spread | None, form: str) -> str:
-    return NOTHING if spread is None else f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"
+def _text(spread: Spread | None, form: str = "") -> str:
+    """Return the text of a spread, with four significant digits unless `form` says otherwise."""
+    if spread is None:
+        return NOTHING
+    # Without a form of its own, 12,345 would be written as 1.234e+04.
+    form = form or (",.0f" if spread.high >= 1_000 else ".4g")
+    return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"

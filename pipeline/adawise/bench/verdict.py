@@ -8,10 +8,11 @@ from typing import Literal
 
 from adawise.text import counted, two
 
-Limit = Literal["forwards", "host", "decoding", "broker"]
-"""What limits the worker: forwards of the model, the worker's own thread beside them, decoding, or the broker."""
+Limit = Literal["forwards", "host", "writing", "decoding", "broker"]
+"""What limits the worker: forwards of the model, its own thread beside them, the disk, decoding, or the broker."""
 
 _BUSY = 0.7  # share of the time of all decode threads above which decoding is what the worker waits for
+_LEAST_S = 1e-9  # of an image, where a coarse clock has seen nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class ImageCost:
         slowest_s: the same in the slowest turn.
         forwards_s: of that, in the model's forwards.
         host_s: of that, in the worker's own thread beside forwards: search, rows, batches, polls.
+        writing_s: in commits, by the clock. What a commit computes is in `host_s`, too.
         decode_s: processor time of a decode thread.
         processor_s: processor time of all threads.
         forward_cost: whole forwards of the image tower.
-        bare_s: a forward of open_clip's bare tower at its best batch and number format.
+        of_bare: forwards a second of the worker over those of open_clip's bare tower at its best batch and number
+            format; 1 if all but forwards were free.
         threads: decode threads.
         cores: cores that this process may use.
         on_card: forwards run on a GPU.
@@ -36,23 +39,29 @@ class ImageCost:
     slowest_s: float
     forwards_s: float
     host_s: float
+    writing_s: float
     decode_s: float
     processor_s: float
     forward_cost: float
-    bare_s: float
+    of_bare: float
     threads: int
     cores: int
     on_card: bool
 
     @property
-    def waiting_s(self) -> float:
-        """Seconds for which the worker's thread waits for messages and their images."""
+    def idle_s(self) -> float:
+        """Seconds for which the worker's thread computes nothing."""
         return max(0.0, self.whole_s - self.forwards_s - self.host_s)
 
     @property
-    def of_bare(self) -> float:
-        """Forwards a second of the worker over those of open_clip's bare tower; 1 if all but forwards were free."""
-        return self.forward_cost * self.bare_s / self.whole_s
+    def disk_s(self) -> float:
+        """Seconds of these for which it waits for a commit, at most."""
+        return min(self.writing_s, self.idle_s)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of these for which it waits for messages and their images."""
+        return self.idle_s - self.disk_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ class Verdict:
 
     Attributes:
         limit: what limits the worker.
-        cameras: cameras that this machine carries at one image a second each, by the slowest turn.
+        cameras: cameras that this machine carries at one image a second each, in full batches, by the slowest turn.
         with_one_more_core: images a second of a worker with one more core, estimated.
         with_one_more_card: the most images a second with one more GPU, estimated.
         text: the same in words.
@@ -82,7 +91,7 @@ def verdict(cost: ImageCost) -> Verdict:
     text = (
         f"{_reason(found, cost)} One more core would give about {_number(core)} images a second in place of "
         f"{_number(rate)}, and a {number} GPU at most {_number(card)} (both estimated). This machine carries "
-        f"{counted(cameras, 'camera')} at one image a second each."
+        f"{counted(cameras, 'camera')} at one image a second each, in full batches."
     )
     return Verdict(found, cameras, core, card, text)
 
@@ -93,7 +102,7 @@ def limit(cost: ImageCost) -> Limit:
     While it waits, that is decoding if its threads are busy. Where forwards share the cores with decode threads, that
     is the one of both that takes more of the processor's time.
     """
-    parts: dict[Limit, float] = {"forwards": cost.forwards_s, "host": cost.host_s}
+    parts: dict[Limit, float] = {"forwards": cost.forwards_s, "host": cost.host_s, "writing": cost.disk_s}
     parts["decoding" if _decode_load(cost) >= _BUSY else "broker"] = cost.waiting_s
     found = max(parts, key=lambda name: parts[name])
     in_forwards_s = cost.processor_s - cost.decode_s - cost.host_s
@@ -104,7 +113,8 @@ def with_one_more_core(cost: ImageCost) -> float:
     """Return images a second with one more core, if what runs on all cores takes so much less time."""
     share, found = cost.cores / (cost.cores + 1.0), limit(cost)
     forwards_s = cost.forwards_s * (1.0 if cost.on_card else share)
-    return 1.0 / (forwards_s + cost.host_s + cost.waiting_s * (share if found == "decoding" else 1.0))
+    waiting_s = cost.waiting_s * (share if found == "decoding" else 1.0)
+    return 1.0 / min(cost.whole_s, forwards_s + cost.host_s + cost.disk_s + waiting_s)
 
 
 def with_one_more_card(cost: ImageCost) -> float:
@@ -112,11 +122,12 @@ def with_one_more_card(cost: ImageCost) -> float:
 
     A second GPU has a worker process of its own. On a first one forwards are taken to cost nothing.
     """
-    by_cores = cost.cores / (cost.decode_s + cost.host_s)
+    decode_s, rate = max(cost.decode_s, _LEAST_S), 1.0 / cost.whole_s
+    by_cores = cost.cores / (decode_s + cost.host_s)
     if cost.on_card:
-        return max(1.0 / cost.whole_s, min(2.0 / cost.whole_s, by_cores))
-    waiting_s = cost.waiting_s if limit(cost) == "broker" else 0.0
-    return min(1.0 / (cost.host_s + waiting_s), cost.threads / cost.decode_s, by_cores)
+        return max(rate, min(2.0 * rate, by_cores))
+    thread_s = cost.host_s + cost.disk_s + (cost.waiting_s if limit(cost) == "broker" else 0.0)
+    return max(rate, min(1.0 / max(thread_s, _LEAST_S), cost.threads / decode_s, by_cores))
 
 
 def _decode_load(cost: ImageCost) -> float:
@@ -137,6 +148,11 @@ def _reason(found: Limit, cost: ImageCost) -> str:
                 f"The worker's own thread limits it: {1e3 * cost.host_s:.2f} ms an image for searches, rows and polls. "
                 "A second worker process on the same topic uses other cores."
             )
+        case "writing":
+            return (
+                f"Commits limit this worker: {1e3 * cost.writing_s:.2f} ms an image, of which most is waiting for the "
+                "disk of the temporary folder. A faster disk, or a higher sink.flush_age_s, takes less."
+            )
         case "decoding":
             return (
                 f"Decoding limits this worker: {1e3 * cost.decode_s:.2f} ms an image, in "
@@ -145,7 +161,8 @@ def _reason(found: Limit, cost: ImageCost) -> str:
         case "broker":
             return (
                 f"The broker limits this worker: its thread waits for messages for {cost.waiting_s / cost.whole_s:.0%} "
-                "of the time, and decode threads are idle. More partitions, or another worker process, fetch more."
+                f"of the time, and decode threads are busy for {_decode_load(cost):.0%} of it. More partitions, or "
+                "another worker process, fetch more."
             )
 
 
