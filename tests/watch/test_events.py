@@ -17,6 +17,7 @@ IRREGULAR = {
         "chosen",
         "fell",
         "found",
+        "kept",
         "left",
         "lost",
         "made",
