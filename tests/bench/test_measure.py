@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -159,6 +160,7 @@ def test_a_broker_that_ended_ends_the_bench(
     monkeypatch.setattr(passes, "broker", ended)
     with pytest.raises(BrokerUnavailable, match="ended"):
         measure(settings_of(pair_folder), seconds=0.0, progress=Notes())
+    assert not [thread.name for thread in threading.enumerate() if "kafka" in thread.name], "clients are left behind"
 
 
 def test_of_the_users_sink_and_alerts_only_the_size_of_segments_is_used() -> None:

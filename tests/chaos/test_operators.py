@@ -11,10 +11,13 @@ import pytest
 from adawise.pairs.orders import Kind as OrderKind
 from adawise.pairs.orders import Orders, PairDocument, PairOrder
 from adawise.records import Switch, TopicPartition
+from adawise.settings import Settings
 from adawise.sink import layout
 from tests.sink.building import IDENTITY, DictStore, draft, open_chain
 from tests.sink.building import TP as SEGMENTS_OF
-from tools.chaos.operators import Operation, returns, served_too_early, wrong_orders, wrong_switches
+from tools.chaos import operators
+from tools.chaos.actor import Role
+from tools.chaos.operators import Operation, Operator, returns, served_too_early, wrong_orders, wrong_switches
 from tools.chaos.schedule import Kind
 
 TP = TopicPartition("yard", 0)
@@ -52,6 +55,18 @@ def test_a_replay_of_dead_letters_may_fail_because_another_began_and_only_then(t
     assert "ended with code 1" in str(operation(0, Kind.LETTERS, 1, log).fault)
     log.write_text('{"error": "could not send 9 dead letters back: no."}\n')
     assert "ended with code 1" in str(operation(0, Kind.LETTERS, 1, log, is_fenced=True).fault)
+
+
+def test_either_of_two_replays_at_once_may_be_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Any] = [SimpleNamespace(exit_code=code, log=tmp_path / "absent") for code in (0, None, 0, 0, 0, 0)]
+    monkeypatch.setattr(operators, "begin", lambda *_, **__: ends.pop(0))
+    operator = Operator(Role(Settings(), tmp_path / "log", tmp_path / "outage"), [], tmp_path)
+    for _ in range(2):
+        operator.begin(Kind.LETTERS, 0.5)
+    assert [each.is_fenced for each in operator.operations] == [False, True, False, True]
+    operator.operations[1].call = operator.operations[0].call  # it has ended
+    operator.begin(Kind.LETTERS, 0.5)
+    assert not any(each.is_fenced for each in operator.operations[4:])
 
 
 def test_a_rollback_that_follows_another_one_and_serves_a_pair_is_found() -> None:

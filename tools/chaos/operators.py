@@ -36,7 +36,7 @@ _LATER = timedelta(days=3)
 class Operation:
     """One command. `away` is what did not answer at some time while it ran.
 
-    `is_fenced` is true if another replay of dead letters began while it ran, which the first one must then leave to it.
+    `is_fenced` is true if another replay of dead letters ran at the same time: the broker refuses one of the two.
     """
 
     number: int
@@ -120,10 +120,13 @@ class Operator:
             case Kind.REPAIR:
                 return [self._begin(kind, settings, "repair", root, *(("--yes",) if chance >= 0.3 else ()))]
             case Kind.LETTERS:
-                for earlier in self.operations:
-                    earlier.is_fenced |= earlier.kind is kind and earlier.call.exit_code is None
+                beside = [each for each in self.operations if each.kind is kind and each.call.exit_code is None]
                 listed = self._begin(kind, settings, "dlq", "list")
-                return [listed, self._begin(kind, settings, "dlq", "replay", "--all")]
+                replay = self._begin(kind, settings, "dlq", "replay", "--all")
+                # Which of two fences the other depends on who reaches the broker first.
+                for each in (*beside, replay) if beside else ():
+                    each.is_fenced = True
+                return [listed, replay]
         raise ValueError(f"{kind} is done by no command")
 
     def _begin(self, kind: Kind, settings: Settings, *arguments: str, meet: Barrier | None = None) -> Operation:

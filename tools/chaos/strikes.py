@@ -15,6 +15,7 @@ from tools.chaos.operators import Operation, Operator
 from tools.chaos.schedule import OPERATIONS, Kind, ScheduledFault
 
 PATIENCE_S = 40.0  # for what a victim has to do first
+_LONGEST_S = 15 * PATIENCE_S  # of a command that still writes to its log
 _LATE = 0.7  # of those who stood still come back when their heirs have written segments; the others may be first
 _HEIRS_S = 8.0  # they have for it
 _KILLED = 0.85  # from this chance on, a command that may be interrupted is killed
@@ -195,16 +196,16 @@ _MAY_BE_KILLED = {Kind.COMPACT, Kind.RETAIN, Kind.REPAIR}
 
 
 def _ended(operation: Operation, stage: Stage) -> Strike:
-    """Wait for the end of a command; one that writes no more to its log is killed, and found."""
-    written, give_up = -1, 0.0
+    """Wait for the end of a command; one that writes no more to its log, or never ends, is killed, and found."""
+    written, give_up, began = -1, 0.0, time.monotonic()
     while operation.call.exit_code is None:
         operation.away |= stage.away
         log = operation.call.log
         if log.exists() and log.stat().st_size != written:  # it goes on, however slow the machine is
             written, give_up = log.stat().st_size, time.monotonic() + 3 * PATIENCE_S
         give_up = give_up or time.monotonic() + 3 * PATIENCE_S
-        if time.monotonic() > give_up:
-            stage.crew.gave_up.append(f"{operation} has not ended, and wrote nothing for {3 * PATIENCE_S:g} s")
+        if time.monotonic() > min(give_up, began + _LONGEST_S):
+            stage.crew.gave_up.append(f"{operation} had not ended after {time.monotonic() - began:.0f} s")
             operation.is_killed = True
             operation.call.process.kill()
             operation.call()

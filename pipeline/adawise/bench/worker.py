@@ -174,18 +174,15 @@ class WorkerBench:
             self._check()
             return tally.done()
 
-        worker = make_worker(
-            self._settings,
-            replace(self._model, classifier=cast(PairClassifier, clocked)),
-            WorkerParts(
-                source=cast(Source, source),
-                root=self._settings.sink.root,
-                dead_letters=NoDeadLetters(),
-                observer=tally,
-                should_stop=should_stop,
-            ),
+        parts = WorkerParts(
+            source=cast(Source, source),
+            root=self._settings.sink.root,
+            dead_letters=NoDeadLetters(),
+            observer=tally,
+            should_stop=should_stop,
         )
-        worker.run()
+        with closing(cast(Source, source)):  # a worker that could not be made closes nothing
+            make_worker(self._settings, replace(self._model, classifier=cast(PairClassifier, clocked)), parts).run()
         if tally.rejected:
             raise SettingsError(
                 f"a JPEG that the bench drew was rejected: {tally.rejected}. Raise the limit in [decode]"

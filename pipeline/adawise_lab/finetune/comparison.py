@@ -180,7 +180,7 @@ def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_js
         table.add_column(header.replace(" ", "\n"), no_wrap=True)
     for run in comparison.runs:
         table.add_row(run.name, *cells(run), style="bold" if run is comparison.chosen else "")
-    table.caption = f"Accuracies are of what is served. {caution(comparison)}"
+    table.caption = f"Accuracies are those of served predictions. {caution(comparison)}"
     paper().print(table)
     if any(run.versus_all for run in comparison.runs):
         paper().print(_differences(comparison))

@@ -231,6 +231,18 @@ def test_a_file_with_class_names_of_its_own_may_keep_them(tmp_path: Path, kind: 
     assert "are not among the 2 class names" in refusal(path, ("car", "bus"))
 
 
+def test_a_label_that_a_file_does_not_declare_is_refused_by_what_the_file_declares(tmp_path: Path) -> None:
+    table = pa.table({"image": [png(CLASSES[0], 0)], "label": ["zeppelin"]})
+    pq.write_table(
+        table.replace_schema_metadata({"class_names": json.dumps(["car", "bus"])}), tmp_path / "declared.parquet"
+    )
+    for classes in (None, ("tram", "boat", "kite")):
+        with pytest.raises(SettingsError) as refused:
+            read(tmp_path / "declared.parquet", classes, own_classes=True)
+        assert "'zeppelin' are not among the 2 class names that the file declares" in str(refused.value)
+        assert "model.classes" not in str(refused.value)
+
+
 SHOTS = [Shot(name, png(name, seed)) for seed, name in enumerate((*CLASSES[::-1], *CLASSES) * 3)]
 
 

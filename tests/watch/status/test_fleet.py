@@ -384,3 +384,14 @@ def test_a_root_that_does_not_answer_is_waited_for_once_before_the_status_says_s
         found = fleet.read()
     assert asked == [layout.OWNER]
     assert "no route to the store" in json.dumps(found.document())
+
+
+@pytest.mark.parametrize("key", [layout.OWNER, layout.SINK])
+def test_a_root_with_a_damaged_claim_does_not_end_the_status(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    store = DictStore()
+    store.objects[key] = b"{garbage"
+    monkeypatch.setattr(reader, "open_store", lambda _: store)
+    with reader.FleetReader("runs/yard", "frames", "adawise", 3_600.0, None) as fleet:
+        assert fleet.has_begun() is (key == layout.SINK)
+        found = fleet.read()
+    assert f"{key}: expected a claim written by this program, but it is damaged" in json.dumps(found.document())

@@ -57,11 +57,12 @@ def read_samples(
     unknown = sorted(set(samples.labels) - set(known)) if known is not None else []
     if unknown:
         named = ", ".join(repr(name) for name in unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
-        of, remedy = (
-            ("class names of model.classes", "or leave model.classes out to take the labels as class names")
-            if listed
-            else ("labels of --labelled", "or list all served names in a file for --model.classes")
-        )
+        if own_classes and samples.declared:
+            of, remedy = "class names that the file declares", "or remove the names that it declares"
+        elif listed:
+            of, remedy = "class names of model.classes", "or leave model.classes out to take the labels as class names"
+        else:
+            of, remedy = "labels of --labelled", "or list all served names in a file for --model.classes"
         raise SettingsError(
             f"{flag} {path}: the labels {named} are not among the {len(known or ())} {of}. "
             f"Add them there, rename them here, {remedy}."

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Self, TypeVar
 
-from adawise.errors import AdawiseError, StoreUnavailable
+from adawise.errors import AdawiseError, ChainError, StoreUnavailable
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.topic import KafkaTopics
 from adawise.output.near import no_output
@@ -63,8 +63,8 @@ class FleetReader:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def has_begun(self) -> bool:
-        """Return False if no worker ever wrote to the root. A root that does not answer counts as begun."""
-        with suppress(StoreUnavailable):
+        """Return False if no worker ever wrote to the root. One that is damaged or does not answer counts as begun."""
+        with suppress(StoreUnavailable, ChainError):
             return read_sink_id(self._store) is not None
         return True
 
@@ -78,7 +78,7 @@ class FleetReader:
         now_s = time.time()
         try:
             self._owner = read_owner(self._store) or self._owner
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ChainError) as error:
             not_asked["root"] = str(error)
         # Known before the broker is queried, which takes seconds where it does not answer. A root that has not answered
         # is not queried again: that takes as long.
