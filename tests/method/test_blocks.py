@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.tables import write_table
 from tests.lab.evaluate.building import a_table, shorten_streams
 from tools.method import blocks
@@ -145,10 +146,35 @@ def test_a_training_that_diverged_ends_no_sweep_and_a_report_without_a_full_reci
     monkeypatch.setattr("sys.argv", command)
     blocks.main()
     assert "a all,1e-5 0: Command 'finetune' returned" in capsys.readouterr().err
-    *_, row, rejected, choice = Sweep(sweep.folder).report()
+    *_, row, diverged, rejected, choice = Sweep(sweep.folder).report()
     assert row.startswith("| 2,2e-5 | 1 |")
-    assert rejected == "| all,2e-5 | 0, 1 rejected |"
+    assert (diverged, rejected) == ("| all,1e-5 | 0, 1 rejected |", "| all,2e-5 | 0, 1 rejected |")
     assert choice.startswith("\nNo choice: ")
+
+
+def test_a_rate_that_diverged_on_one_pair_is_not_chosen_for_what_it_did_on_the_others(sweep: Sweep) -> None:
+    add_run(sweep, "a", FULL, 0, worse=0.5)
+    add_run(sweep, "a", FASTER, 0)
+    assert sweep.best_rate(None) == FASTER
+    add_run(sweep, "b", FULL, 0)
+    place = sweep.place("b", FASTER, 0)
+    place.mkdir(parents=True)
+    (place / "failed.txt").write_text("ended with code 1")
+    assert Sweep(sweep.folder).best_rate(None) == FULL
+
+
+def test_a_photograph_that_is_in_several_domains_is_drawn_for_all_of_them(sweep: Sweep) -> None:
+    """Which recipe is right is the same in each domain, so that more domains are no more evidence."""
+    rng = np.random.default_rng(1)
+    right = rng.random((2, 100)) < [[0.6], [0.5]]
+    table = a_table("known_clean", 0.5, images=100)
+    bench = Bench(tuple(replace(table, name=f"known_{name}") for name in "abcd"), (1.0,) * len(table.alphas))
+    hits = np.tile(right, 4).astype(np.float64)
+    spread = []
+    for photographs in (np.tile(np.arange(100), 4), np.arange(400)):
+        one, other = blocks._resampled(bench, photographs, hits, np.ones_like(hits), seed=0)
+        spread.append(float(np.std(one - other)))
+    assert 1.8 < spread[0] / spread[1] < 2.2
 
 
 def test_a_mistake_in_the_command_ends_the_sweep(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

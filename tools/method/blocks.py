@@ -13,10 +13,12 @@ continues from there. Weights are deleted once the tables are written: a run kee
 not serve keeps all.
 
 Pairs are drawn as those of `own_pairs`, with a fifth of the images unless --full is given: a run of a full pair takes
-an hour on two cores. All is computed in float32, so that processors with and without fast bfloat16 make the same sweep.
+an hour on two cores. All is computed in float32 unless `--precision bf16` is given, which is several times as fast on a
+processor with AMX; a sweep has one number format, whatever the processor is.
 
 The report gives for each recipe the means over pairs and training seeds. Intervals are of a paired bootstrap over
-images, pair by pair (`adawise_lab.evaluate.score`); how training seeds differ is shown by the range over the seeds.
+photographs, pair by pair, because a photograph may be in several domains; how training seeds differ is shown by the
+range over the runs.
 The choice is the best rate for each number of blocks, of those that made no pair that must not serve; then the fewest
 blocks whose interval of `auto` against the best recipe that trains everything lies above -.3 points.
 """
@@ -33,9 +35,11 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -48,9 +52,9 @@ from adawise.card.card import read_card
 from adawise_lab.evaluate.bench import Bench, Floats
 from adawise_lab.evaluate.candidates import parse, resolved
 from adawise_lab.evaluate.run import Plan, run
-from adawise_lab.evaluate.score import Score, by_domain, interval, ratio, resampled_accuracies, total
-from adawise_lab.evaluate.streams import ORDERS
-from adawise_lab.evaluate.tables import read_tables
+from adawise_lab.evaluate.score import RESAMPLES, Score, by_domain, interval, ratio, total
+from adawise_lab.evaluate.streams import ORDERS, Ids
+from adawise_lab.evaluate.tables import SUFFIX, LogitTable, read_tables
 from tools.method.development import SOURCES, write_tables
 from tools.method.own_pairs import DEVELOPED, FINETUNE, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, OwnPair, make
 
@@ -59,7 +63,9 @@ RATES = ("1e-5", "2e-5", "4e-5")
 KINDS, STREAM_SEEDS = ("long", "short"), 3
 STRATEGIES = ("warm", AUTO)
 FRESH = ("v", "w", "x")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
+_FAILED = "failed.txt"  # in the folder of a run whose command failed, until it is made
 _MISTAKE = 2  # exit code of a command that has a mistake
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
@@ -141,12 +147,14 @@ class ServedStreams:
         return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i]) for i in rows])
 
 
-def carry_out(name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested: bool, full: bool) -> None:
+def carry_out(
+    name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested: bool, full: bool, precision: str = "fp32"
+) -> None:
     """Make the pair and its tables in `place`, and serve streams of them."""
     pairs = PAIRS if not full else TESTED if tested else DEVELOPED
     place.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    flags = [*recipe.flags, "--model.precision", "fp32", "--finetune.seed", str(seed)]
+    flags = [*recipe.flags, "--model.precision", precision, "--finetune.seed", str(seed)]
     known = make(pairs[name], place, flags, recipe.program)
     clock = place / "minutes.txt"
     if not clock.exists():
@@ -157,8 +165,10 @@ def carry_out(name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested
     theta_1 = place / "pair" / "theta_1"
     step, images = (STEP, IMAGES_EACH) if full else (_STEP, _IMAGES_EACH)
     # Tables may be there, but not all of them, or half of one. What was computed is kept beside them.
-    write_tables(theta_1, known, tables, seed=7, step=step, images_each=images, sources=sources, dtype=torch.float32)
+    dtype = DTYPES[precision]
+    write_tables(theta_1, known, tables, seed=7, step=step, images_each=images, sources=sources, dtype=dtype)
     serve(place)
+    (place / _FAILED).unlink(missing_ok=True)
     for part in tables.glob("alpha_*.pt"):
         part.unlink()
     for folder in (path for path in (place / "pair").iterdir() if path.is_dir()):
@@ -248,9 +258,13 @@ class Sweep:
 
     @cached_property
     def rejected(self) -> Mapping[BlocksRecipe, int]:
-        """The number of pairs that must not serve, of each recipe that made one."""
-        places = sorted(self.folder.glob(f"*/*/*/{_REJECTED}"))
-        return Counter(_recipe(file.relative_to(self.folder).parts[1]) for file in places)
+        """The number of runs that diverged or made a pair that must not serve, of each recipe that has such runs."""
+        ended = {
+            file.relative_to(self.folder).parts[:3]
+            for name in (_REJECTED, _FAILED)
+            for file in self.folder.glob(f"*/*/*/{name}")
+        }
+        return Counter(_recipe(recipe) for _, recipe, _ in sorted(ended))
 
     def bench(self, name: str) -> Bench:
         """Return the images of a pair: those of any of its runs, for they are the same in all."""
@@ -269,11 +283,22 @@ class Sweep:
         """The images of each pair that has runs."""
         return {name: self.bench(name) for name in sorted({name for name, _, _ in self.runs})}
 
+    @cached_property
+    def photographs(self) -> Mapping[str, Ids]:
+        """The photograph of each image of each pair's tables, `[N]`: one may be in several domains, corrupted."""
+        found = {}
+        for name, bench in self.benches.items():
+            recipe, seed = next((recipe, seed) for pair, recipe, seed in self.runs if pair == name)
+            tables = self.place(name, recipe, seed) / _TABLES
+            parts = [_photographs(tables / f"{table.name}{SUFFIX}", table) for table in bench.tables]
+            *_, found[name] = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
+        return found
+
     def best_rate(self, blocks: int | None) -> BlocksRecipe:
         """Return the recipe with that many blocks whose `auto` has the best mean accuracy over the kinds of stream.
 
-        Rates are compared on the pairs and training seeds that all of them have. A rate that made a pair that must not
-        serve is none of them.
+        Rates are compared on the pairs and training seeds that all of them have. A rate that diverged, or made a pair
+        that must not serve, is none of them.
 
         Raises:
             ValueError: there is no such run.
@@ -365,7 +390,7 @@ class Sweep:
             both = [total(rows) for rows in each]
             hits, visits = np.stack([row.hits for row in both]), np.stack([row.visits for row in both])
             means = [_mean(bench, row.hits, row.visits) for row in both]
-            resampled = resampled_accuracies(bench, hits, visits, seed=number)  # pairs are resampled independently
+            resampled = _resampled(bench, self.photographs[name], hits, visits, seed=number)
             samples.append(np.concatenate([[means[0] - means[1]], resampled[0] - resampled[1]]))
             for one, other in zip(*each, strict=True):
                 runs.append(_mean(bench, one.hits, one.visits) - _mean(bench, other.hits, other.visits))
@@ -373,6 +398,30 @@ class Sweep:
             return None
         mean, *resamples = 100 * np.mean(samples, axis=0)
         return RecipeDifference(float(mean), *interval(np.array(resamples)), 100 * min(runs), 100 * max(runs))
+
+
+def _photographs(path: Path, table: LogitTable) -> Ids:
+    """Return the group, crc32, and the number of the photograph in its file, `[n, 2]`.
+
+    The images of a table that lacks the numbers count as photographs of their own.
+    """
+    with np.load(path) as arrays:
+        numbers = arrays["photographs"] if "photographs" in arrays else np.arange(len(table))
+        group = table.group if "photographs" in arrays else table.name
+    return np.column_stack([np.full(len(table), crc32(group.encode()), dtype=np.int64), numbers.astype(np.int64)])
+
+
+def _resampled(bench: Bench, photographs: Ids, hits: Floats, visits: Floats, *, seed: int) -> Floats:
+    """Return the accuracy, the mean over domains, of R rows in each of 1,000 resamples of photographs, `[R, 1000]`."""
+    many = int(photographs.max()) + 1
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(many, np.full(many, 1.0 / many), size=RESAMPLES).T.astype(np.float64)  # [photographs, 1000]
+    parts = []
+    for first, last in pairwise(bench.starts):
+        times = drawn[photographs[first:last]]
+        parts.append(ratio(hits[:, first:last] @ times, visits[:, first:last] @ times))
+    accuracies: Floats = np.nanmean(np.stack(parts), axis=0)
+    return accuracies
 
 
 def _over_pairs(values: Iterable[tuple[str, float]]) -> float:
@@ -403,6 +452,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="pairs of the size of own_pairs")
     parser.add_argument("--report", action="store_true", help="print what is there")
     parser.add_argument("--against", help="the recipe that others are compared with; none: the best that trains all")
+    parser.add_argument("--precision", choices=[*DTYPES], default="fp32", help="of training, cards and tables")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
     arguments = parser.parse_args()
     known = {recipe.name: recipe for recipe in (*RECIPES, *LOW_RANK)}
@@ -426,11 +476,21 @@ def main() -> None:
                 if time.monotonic() > end:
                     return
                 try:
-                    carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
+                    carry_out(
+                        name,
+                        recipe,
+                        seed,
+                        place,
+                        tested=arguments.tested,
+                        full=arguments.full,
+                        precision=arguments.precision,
+                    )
                 except subprocess.CalledProcessError as error:  # it diverged, or was killed: the next call tries again
                     if error.returncode == _MISTAKE:  # all others would end so
                         raise
                     if not (place / _REJECTED).exists():
+                        place.mkdir(parents=True, exist_ok=True)
+                        (place / _FAILED).write_text(f"{error}\n")
                         print(f"{name} {recipe.name} {seed}: {error}", file=sys.stderr, flush=True)
                         continue
                 print(

@@ -216,7 +216,8 @@ def write_tables(
     """One npz of logits at 21 alphas for each domain; `known` are the classes that theta_1 was tuned on.
 
     Logits are made at every `step`th alpha, and those between lie on straight lines. Layers that both models share are
-    computed once an image (`PairRound`). `sources` names the file of images of each group.
+    computed once an image (`PairRound`). `sources` names the file of images of each group, and `photographs` in a table
+    are the numbers of its images in that file: a photograph may be in several domains.
     """
     pair = load_checkpoints(None, f"local-dir:{DATA / 'pair' / 'theta0'}", f"local-dir:{theta_1}")
     read = {name: read_images(name) for name in sources.values()}
@@ -233,6 +234,7 @@ def write_tables(
     )
     rng = np.random.default_rng(seed)
     domains: dict[str, tuple[Tensor, npt.NDArray[np.int64]]] = {}
+    photographs = {}
     for group, corruptions in (("known", KNOWN), ("new", NEW)):
         images, labels, _ = read[sources[group]]
         members = np.flatnonzero(np.isin(labels, sorted(known)) == (group == "known"))
@@ -240,6 +242,7 @@ def write_tables(
             rows = rng.choice(members, min(images_each, len(members)), replace=False)
             pixels = for_the_model([corrupt(images[i], rng) for i in rows])
             domains[f"{group}_{corrupt.__name__}"] = (pixels, labels[rows])
+            photographs[f"{group}_{corrupt.__name__}"] = rows
     batches = [pixels for pixels, _ in domains.values()]
     opened = classifier.open(batches)
 
@@ -260,6 +263,7 @@ def write_tables(
             logit_scale=scale,
             class_names=np.array(classes),
             domain=np.array(name),
+            photographs=photographs[name],
             pixels=np.stack([statistics(image) for image in pixels.numpy()]),
         )
 
