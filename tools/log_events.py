@@ -228,6 +228,9 @@ EVENTS: dict[str, LoggedEvent] = {
     "card_made_of_earlier_pixels": LoggedEvent(
         "An earlier version made the card. Some of its pixels differed by one level."
     ),
+    "card_left_out": LoggedEvent(
+        "A card is beside theta_1, as `adawise finetune` writes it, and model.card is not set.", "Set model.card."
+    ),
     "card_not_used": LoggedEvent("The card does not belong to this pair and is ignored.", "Do what `remedy` says."),
     "activations_not_kept": LoggedEvent(
         "Memory is too small for the activations of the layers that both models share; probes run the whole tower.",

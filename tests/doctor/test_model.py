@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from adawise.app.pairs import document_of
 from adawise.card.card import PairVerdict, read_card
@@ -165,6 +166,22 @@ def test_a_card_of_other_pictures_is_a_warning_and_one_of_another_pair_fails(
     damaged.write_text(json.dumps({"layout": 99}))
     with pytest.raises(CardError):
         module.pair(facts(pair_folder, tmp_path, card=damaged))
+
+
+def test_a_card_beside_theta_1_that_no_setting_names_is_a_warning(card: Path, tmp_path: Path) -> None:
+    beside = write_pair(tmp_path / "pair")
+    theta_1 = Path(beside.theta_1.removeprefix("local-dir:"))
+    assert module.pair(facts(beside, tmp_path)).status == "ok"
+    written = theta_1.parent / "card.json"
+    written.write_bytes(card.read_bytes())
+    with capture_logs() as lines:
+        answer = module.pair(facts(beside, tmp_path))
+    assert answer.status == "warn"
+    assert f"may serve less than theta_0: set model.card = {json.dumps(str(written))}" in answer.detail
+    assert [line["card"] for line in lines if line["event"] == "card_left_out"] == [str(written)]
+    with capture_logs() as lines:
+        assert module.pair(facts(beside, tmp_path, card=written)).status == "ok"
+    assert not lines
 
 
 def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becomes_of_the_streams(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from adawise.decode.headers import MAX_STREAM_ID_BYTES
 from adawise.errors import CardError, SettingsError
 from adawise.ports import ServedBy
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
+from adawise.settings.requirements import LOCAL_FOLDER
 from adawise.worker.adaptation import Adaptation
 
 _EARLIER_PIXELS = (
@@ -143,8 +145,16 @@ def open_pair(
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
+    elif with_card and (beside := card_left_out(settings)) is not None:
+        _log.warning("card_left_out", card=str(beside), note=CARD_LEFT_OUT)
     _use_cache(classifier, settings)
     return ModelPair(checkpoints, classifier, classes, card)
+
+
+CARD_LEFT_OUT = (
+    "model.card is not set, but a card is beside theta_1. Without it, theta_1 is trusted where it is over-confident, "
+    "which may serve less than theta_0: set model.card"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,17 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     if ours.reads_otherwise(made_with):
         return CardNote("card_made_otherwise", made_with, _READ_OTHERWISE)
     return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
+
+
+def card_left_out(settings: ModelSettings) -> Path | None:
+    """Return the card that `adawise finetune` wrote beside theta_1, if `model.card` names none."""
+    theta_1 = settings.theta_1 or ""
+    if settings.card is not None or not theta_1.startswith(LOCAL_FOLDER):
+        return None
+    beside = Path(theta_1.removeprefix(LOCAL_FOLDER)).parent / "card.json"
+    with suppress(OSError):  # a folder that may not be read
+        return beside if beside.is_file() else None
+    return None
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:

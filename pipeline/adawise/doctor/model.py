@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -53,7 +54,7 @@ def pair(known: Known) -> CheckResult:
     Also check that the labels of alerts are classes.
     """
     from adawise.app.alerts import alert_rules
-    from adawise.app.model import adaptation, card_note, identity_of, load_model
+    from adawise.app.model import CARD_LEFT_OUT, adaptation, card_left_out, card_note, identity_of, load_model
     from adawise.app.precision import RootPrecision, choose_precision, precision_of_root
     from adawise.app.worker import describe, what_becomes_of_streams
     from adawise.pairs.orders import key_of, read_orders
@@ -90,6 +91,8 @@ def pair(known: Known) -> CheckResult:
             yield precision.note
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
+        if beside := card_left_out(settings.model):
+            yield f"{CARD_LEFT_OUT} = {json.dumps(str(beside))}"
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (
