@@ -1,4 +1,4 @@
-"""Counts of correct predictions by image, as the recommendation of a verdict serves: pairs are compared on equal images.
+"""Counts of correct predictions by image, as the recommendation of a verdict serves: pairs compare on equal images.
 
 On disk it is `served.parquet` in the folder of a run of fine-tuning, with a row for each image.
 """
