@@ -123,10 +123,10 @@ def test_a_rate_that_made_a_pair_that_must_not_serve_is_not_chosen(
     assert capsys.readouterr().out == "", "it is not made again"
     assert Sweep(sweep.folder).best_rate(None) == FULL
     assert any("| 1, 1 rejected |" in line for line in Sweep(sweep.folder).report())
-    monkeypatch.setattr("sys.argv", [*command[:-4], "--recipes", "all,3e-5"])
+    monkeypatch.setattr("sys.argv", [*command[:-4], "--recipes", "all,2e-5 four,2e-5"])
     with pytest.raises(SystemExit):
         blocks.main()
-    assert "there is no recipe all,3e-5" in capsys.readouterr().err
+    assert "'four'; expected BLOCKS,RATE" in capsys.readouterr().err
 
 
 def test_a_training_that_diverged_ends_no_sweep_and_a_report_without_a_full_recipe_says_so(

@@ -62,7 +62,7 @@ BLOCKS: tuple[int | None, ...] = (None, 6, 4, 2)
 RATES = ("1e-5", "2e-5", "4e-5")
 KINDS, STREAM_SEEDS = ("long", "short"), 3
 STRATEGIES = ("warm", AUTO)
-FRESH = ("v", "w", "x")
+FRESH = ("h", "i", "j")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
 _FAILED = "failed.txt"  # in the folder of a run whose command failed, until it is made
@@ -101,24 +101,25 @@ PAIRS = {
     "a": OwnPair(25, 12, 11),
     "b": OwnPair(25, 10, 12),
     "c": OwnPair(14, 18, 13),
-    "v": OwnPair(25, 12, 51),
-    "w": OwnPair(25, 10, 52),
-    "x": OwnPair(14, 18, 53),
+    "h": OwnPair(25, 12, 61),
+    "i": OwnPair(25, 10, 62),
+    "j": OwnPair(14, 18, 63),
 }
 _IMAGES_EACH = 150  # of a domain
 _STEP = 5  # a table has logits at every fifth alpha, and those between on straight lines
 
 
 def _recipe(name: str) -> BlocksRecipe:
-    """Return the recipe with that name."""
+    """Return the recipe with that name. Raises ValueError if it is none."""
     layers, _, rate = name.partition(",")
     blocks, _, rank = layers.partition("r")
+    if not float(rate) > 0:
+        raise ValueError(f"the rate of {name} is not above 0")
     return BlocksRecipe(None if blocks == "all" else int(blocks), rate, int(rank) if rank else None)
 
 
 RECIPES = tuple(BlocksRecipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
-LOW_RANK = tuple(BlocksRecipe(4, rate, 16) for rate in ("2e-4", "5e-4", "1e-3"))
-"""Recipes that run only if they are named, and are never the choice."""
+"""What runs if no recipe is named. Factors of low rank run only if they are named, and are never the choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -455,21 +456,21 @@ def main() -> None:
     parser.add_argument("--precision", choices=[*DTYPES], default="fp32", help="of training, cards and tables")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
     arguments = parser.parse_args()
-    known = {recipe.name: recipe for recipe in (*RECIPES, *LOW_RANK)}
-    wanted = arguments.recipes.split() if arguments.recipes else [recipe.name for recipe in RECIPES]
-    for name in (*wanted, *([arguments.against] if arguments.against else ())):
-        if name not in known:
-            parser.error(f"there is no recipe {name}; there are {' '.join(known)}")
+    try:
+        wanted = [*map(_recipe, arguments.recipes.split())] if arguments.recipes else RECIPES
+        against = _recipe(arguments.against) if arguments.against else None
+    except ValueError as error:
+        parser.error(f"{error}; expected BLOCKS,RATE or BLOCKSrRANK,RATE, such as {RECIPES[0].name} or 4r16,5e-4")
     sweep = Sweep(arguments.folder)
     if arguments.report:
-        print("\n".join(sweep.report(known.get(arguments.against))))
+        print("\n".join(sweep.report(against)))
         return
     torch.set_num_threads(arguments.threads)
     names = arguments.pairs.split(",") if arguments.pairs else FRESH if arguments.tested else tuple(DEVELOPED)
     end = time.monotonic() + 3600 * arguments.hours
     for seed in range(arguments.seeds):
         for name in names:
-            for recipe in map(known.__getitem__, wanted):
+            for recipe in wanted:
                 place = sweep.place(name, recipe, seed)
                 if (place / _RESULT).exists() or (place / _REJECTED).exists():
                     continue

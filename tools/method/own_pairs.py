@@ -67,6 +67,7 @@ TESTED = {
     **{"p": OwnPair(50, 40, 21), "q": OwnPair(25, 40, 22), "r": OwnPair(12, 60, 23)},  # looked at three times
     **{"s": OwnPair(50, 40, 41), "t": OwnPair(25, 40, 42), "u": OwnPair(12, 60, 43)},  # of the rule for temperatures on
     **{"v": OwnPair(50, 40, 51), "w": OwnPair(25, 40, 52), "x": OwnPair(12, 60, 53)},  # of conditions that come back
+    **{"h": OwnPair(40, 30, 61), "i": OwnPair(25, 30, 62), "j": OwnPair(12, 60, 63)},  # of trained blocks and rates
 }
 
 

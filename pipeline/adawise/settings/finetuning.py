@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,9 @@ class FinetuneSettings(Group):
     epochs: int = Field(default=10, ge=1, le=10_000, description="most passes over the images")
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
     accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are averaged for one update")
-    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="highest learning rate of AdamW")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        default="auto", description="highest learning rate of AdamW; auto: 1e-5, up to 4e-5 for a run of few updates"
+    )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")
     label_smoothing: float = Field(
@@ -53,12 +55,11 @@ class FinetuneSettings(Group):
     layer_decay: float = Field(
         default=0.75, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
     )
-    blocks: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000,
+    blocks: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto", "all"] = Field(
+        default="auto",
         description="train only this many of the image tower's last blocks, and what follows them; layers before stay "
-        "equal in both models, and are computed once an image whatever alpha is tried (not set: train all)",
+        "equal in both models, and are computed once an image whatever alpha is tried. auto: a third of the blocks; "
+        "all with flyp, or where the tower has no blocks",
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="random seed of split, order, crops and prompts")
     tensorboard: bool = Field(

@@ -82,7 +82,7 @@ def folder_name(blocks: int | None) -> str:
 
 def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
     settings = request.settings
-    if settings.finetune.blocks is not None:
+    if settings.finetune.blocks != "auto":
         raise SettingsError(
             f"finetune.blocks is {settings.finetune.blocks}, and --compare-blocks trains several numbers of blocks: "
             "leave one of them out"
@@ -131,7 +131,7 @@ def _can_resume(folder: Folder) -> bool:
 def _request(request: FinetuneRequest, blocks: int | None) -> FinetuneRequest:
     """Return the request of one run. A run of which a kill left nothing to resume is started anew."""
     folder = Folder(request.output / folder_name(blocks))
-    recipe = request.settings.finetune.model_copy(update={"blocks": blocks})
+    recipe = request.settings.finetune.model_copy(update={"blocks": blocks or "all"})
     resume = request.resume and (folder.checkpoint.exists() or folder.record.exists())
     return replace(
         request,

@@ -37,6 +37,7 @@ from adawise_lab.finetune.training import (
     as_recorded,
     check_stated_blocks,
     decided_by,
+    for_run,
     job_of,
     passes_left,
     prepare,
@@ -100,6 +101,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
     use_cores(settings.model.threads)
     data = read_data(settings, request.labelled, request.validation)
     start = starting_model(settings)
+    settings = for_run(settings, start, len(data.train_rows))
     decided = decided_by(settings, data, start)
     ended = folder.finished(decided) if resume else None
     if ended is not None and ended["settings"].items() <= decided.items():

@@ -101,7 +101,7 @@ def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]
 
 
 def _in_words(name: str, value: str) -> str:
-    return "not set (all blocks)" if (name, value) == ("finetune.blocks", "None") else value
+    return "all" if (name, value) == ("finetune.blocks", "None") else value
 
 
 def remove_leftovers(*files: Path) -> None:

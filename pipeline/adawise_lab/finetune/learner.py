@@ -316,13 +316,12 @@ def check_blocks(blocks: int, there: int) -> None:
     """Raise SettingsError unless fewer blocks are to be trained than there are."""
     if not there:
         raise SettingsError(
-            f"finetune.blocks is {blocks}, but no blocks are recognised in this image tower: leave it out to train all "
-            "layers"
+            f"finetune.blocks is {blocks}, but no blocks are recognised in this image tower: set it to all"
         )
     if blocks >= there:
         raise SettingsError(
-            f"finetune.blocks is {blocks}, but the image tower has {there} blocks: expected less than that; leave it "
-            "out to train all layers"
+            f"finetune.blocks is {blocks}, but the image tower has {there} blocks: expected less than that; all trains "
+            "all layers"
         )
 
 

@@ -19,6 +19,11 @@ IN_0_2 = {
     "finetune.blocks": "None",
 }
 
+BLOCKS_SHARE = 1 / 3
+"""The share of an image tower's blocks that `finetune.blocks = "auto"` trains."""
+_LEAST_RATE, _MOST_RATE = 1e-5, 4e-5  # of those that were compared, docs/decisions/finetuning.md
+_WAY = 1e-3  # updates times rate, as far as the pairs went that served most
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -72,11 +77,8 @@ class Recipe:
         return {f"finetune.{name}": str(value) for name, value in asdict(self).items()}
 
     def updates(self, images: int) -> int:
-        """Return the updates of an epoch.
-
-        Images that do not fill a last one may come in the next epoch, in another order.
-        """
-        return max(1, images // (self.batch_images * self.accumulate))
+        """Return the updates of an epoch, as `updates_of` counts them."""
+        return updates_of(images, self.batch_images * self.accumulate)
 
     def rate(self, update: int, total: int) -> float:
         """Return the learning rate of an update, counted from 0 over the whole run.
@@ -107,6 +109,22 @@ class Recipe:
         They depend on it and the seed alone, so resuming needs no state.
         """
         return np.random.default_rng([self.seed, *place])
+
+
+def updates_of(images: int, each: int) -> int:
+    """Return the updates of an epoch, of `each` images; those that do not fill a last one wait for another epoch."""
+    return max(1, images // each)
+
+
+def auto_rate(loss: Loss, updates: int) -> float:
+    """Return the learning rate that `finetune.learning_rate = "auto"` means for a run of that many updates.
+
+    AdamW moves a weight by about its rate in an update, so few updates need a higher rate to get as far from theta_0.
+    It was measured for `cross_entropy`; `flyp`, which trains both towers, keeps the lowest rate.
+    """
+    if loss == "flyp":
+        return _LEAST_RATE
+    return float(f"{min(max(_WAY / updates, _LEAST_RATE), _MOST_RATE):.1e}")
 
 
 def _balanced(labels: Sequence[int | str], random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:

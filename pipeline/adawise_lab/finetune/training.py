@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ from adawise.settings import FinetuneSettings, Settings
 from adawise_lab.finetune.countdown import Countdown, Forecast
 from adawise_lab.finetune.folder import CONTENTS, Folder, remove_leftovers
 from adawise_lab.finetune.images import HeldOut, Images
-from adawise_lab.finetune.learner import Learner, check_blocks
-from adawise_lab.finetune.recipe import Recipe
+from adawise_lab.finetune.learner import Learner, check_blocks, image_blocks
+from adawise_lab.finetune.recipe import BLOCKS_SHARE, IN_0_2, Recipe, auto_rate, updates_of
 from adawise_lab.finetune.trackers import trackers
 from adawise_lab.finetune.train import Epoch, FinetuneRun
 from adawise_lab.labelled import open_samples
@@ -159,7 +159,7 @@ def check_stated_blocks(settings: Settings) -> None:
     """
     model, blocks = settings.model, settings.finetune.blocks
     assert model.theta_0 is not None  # the command line has checked it
-    if blocks is not None and (there := stated_blocks(model.architecture, model.theta_0)) is not None:
+    if isinstance(blocks, int) and (there := stated_blocks(model.architecture, model.theta_0)) is not None:
         check_blocks(blocks, there)
 
 
@@ -189,16 +189,40 @@ def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[
 
 
 def recipe_of(settings: FinetuneSettings) -> Recipe:
-    """Return the settings that decide what a run computes."""
-    return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
+    """Return the settings that decide what a run computes. No setting of the recipe may be `auto` any more."""
+    blocks = None if settings.blocks == "all" else settings.blocks
+    return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}) | {"blocks": blocks})
+
+
+def for_run(settings: Settings, start: StartingModel, images: int) -> Settings:
+    """Return the settings with the learning rate and the blocks that `auto` means for theta_0 and so many images."""
+    recipe = settings.finetune
+    blocks, rate = recipe.blocks, recipe.learning_rate
+    if blocks == "auto":
+        there = image_blocks(name for name, _ in start.model.named_parameters())
+        blocks = "all" if there < 2 or recipe.loss == "flyp" else max(1, round(there * BLOCKS_SHARE))
+    if rate == "auto":
+        rate = auto_rate(recipe.loss, recipe.epochs * updates_of(images, recipe.batch_images * recipe.accumulate))
+    return _with_recipe(settings, {"learning_rate": rate, "blocks": blocks})
 
 
 def as_recorded(settings: Settings, folder: Folder) -> Settings:
-    """Return the settings for a run that is resumed: with `auto`, in the number format in which it began.
+    """Return the settings for a run that is resumed: what is `auto` stays as it was when the run began.
 
     What `auto` means depends on the processor, and on the version.
     """
-    began = folder.recorded().get("model.precision", "")
+    recorded = folder.recorded()
+    if not recorded:
+        return settings
+    then = {**IN_0_2, **recorded}
+    followed: dict[str, Any] = {}
+    for name in ("learning_rate", "blocks"):
+        began = then.get(f"finetune.{name}", "")
+        if getattr(settings.finetune, name) == "auto" and began:
+            followed[name] = "all" if began == "None" else began
+    with suppress(ValueError):  # resuming reports a record that is damaged
+        settings = _with_recipe(settings, followed)
+    began = then.get("model.precision", "")
     if settings.model.precision != "auto" or began not in _SETTINGS:
         return settings
     now = _training_format(settings, open_device(settings.model))
@@ -207,6 +231,13 @@ def as_recorded(settings: Settings, folder: Folder) -> Settings:
     note = f"the run goes on in {began}, in which it began; a new one would be in {now} on this machine"
     _log.info("precision_followed", precision=began, note=note.replace("torch.", ""))
     return settings.model_copy(update={"model": settings.model.model_copy(update={"precision": _SETTINGS[began]})})
+
+
+def _with_recipe(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    if not values:
+        return settings
+    recipe = FinetuneSettings.model_validate({**settings.finetune.model_dump(), **values})
+    return settings.model_copy(update={"finetune": recipe})
 
 
 _SETTINGS = {"float32": "fp32", "bfloat16": "bf16"}  # number formats of training, by their names in a record

@@ -29,11 +29,12 @@ from adawise.card.advice import AUTO, OWN, advised_alpha, chosen, recommend
 from adawise.card.card import PairVerdict, read_card
 from adawise.console import Progress
 from adawise.errors import DivergedError
-from adawise.settings import DecodeSettings, ModelSettings
+from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise_lab.card.show import verdict_text
 from adawise_lab.finetune.countdown import Countdown
 from adawise_lab.finetune.folder import CONTENTS, Folder
 from adawise_lab.finetune.rehearsal import kept_classes
+from adawise_lab.finetune.training import for_run, starting_model
 from tests.deadlines import scaled
 from tests.lab.evaluate.building import shorten_verdicts
 from tests.lab.finetune.shapes import CLASSES, png, write_parquet, write_shapes
@@ -172,6 +173,27 @@ def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at
     assert adawise(folder, "doctor", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
     shares = f"equal first layers: an image at a second alpha costs {card.tail_share:.2f} of a forward"
     assert shares in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "expected"),
+    [
+        ({}, 256, (2.5e-5, 1)),  # 40 updates
+        ({}, 64, (4e-5, 1)),
+        ({}, 10_000, (1e-5, 1)),
+        ({"batch_images": 32, "accumulate": 2, "epochs": 5}, 256, (4e-5, 1)),
+        ({"loss": "flyp"}, 256, (1e-5, "all")),
+        ({"blocks": "all", "learning_rate": 3e-4}, 256, (3e-4, "all")),
+        ({"blocks": 2}, 256, (2.5e-5, 2)),
+    ],
+)
+def test_rate_and_blocks_follow_from_the_loss_the_tower_and_the_updates(
+    pair_folder: PairFolder, recipe: dict[str, object], images: int, expected: tuple[object, object]
+) -> None:
+    model = {"architecture": pair_folder.theta_0, "theta_0": pair_folder.theta_0}
+    settings = Settings.model_validate({"model": model, "finetune": recipe})
+    found = for_run(settings, starting_model(settings), images).finetune
+    assert (found.learning_rate, found.blocks) == expected
 
 
 def test_too_many_blocks_are_refused_before_weights_and_images_are_read(
@@ -538,6 +560,7 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     assert finetune(folder, "-o", "good", *good) == 0
     capsys.readouterr()
     bad = ("--model.theta-0", "local-dir:good/theta_1", "--finetune.learning-rate", "0.5", *good)
+    bad += ("--finetune.blocks", "all")
     assert finetune(folder, *bad) == 1
     output = message(capsys)
     assert "the pair must not serve: theta_1 is right on" in output

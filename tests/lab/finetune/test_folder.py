@@ -122,6 +122,26 @@ def test_a_run_goes_on_in_the_number_format_in_which_it_began(
     assert [line["event"] for line in lines] == (["precision_followed"] if expected != setting else [])
 
 
+@pytest.mark.parametrize(
+    ("setting", "began", "expected"),
+    [
+        ({}, {"finetune.learning_rate": "1e-05", "finetune.blocks": "None"}, (1e-5, "all")),
+        ({}, {"finetune.learning_rate": "3e-05", "finetune.blocks": "6"}, (3e-5, 6)),
+        ({}, {"finetune.learning_rate": "1e-05"}, (1e-5, "all")),  # of 0.2, which trained all blocks
+        ({"blocks": 2}, {"finetune.learning_rate": "1e-05", "finetune.blocks": "None"}, (1e-5, 2)),  # is refused later
+        ({"learning_rate": 1e-4}, {"finetune.learning_rate": "1e-05", "finetune.blocks": "4"}, (1e-4, 4)),
+        ({}, {"finetune.learning_rate": "fast", "finetune.blocks": "4"}, ("auto", "auto")),  # damaged
+    ],
+)
+def test_a_run_goes_on_with_the_rate_and_the_blocks_that_auto_meant_when_it_began(
+    folder: Folder, setting: dict[str, object], began: dict[str, str], expected: tuple[object, object]
+) -> None:
+    settings = Settings.model_validate({"finetune": setting})
+    folder.record.write_text(json.dumps({"settings": began}))
+    followed = as_recorded(settings, folder).finetune
+    assert (followed.learning_rate, followed.blocks) == expected
+
+
 def test_damaged_files_of_a_run_name_no_number_format(folder: Folder) -> None:
     folder.checkpoint.write_bytes(b"PK\x03\x04 nothing")
     assert folder.recorded() == {}
