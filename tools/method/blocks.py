@@ -5,6 +5,8 @@ A recipe is named by both, such as `4,2e-5`; `4r16,5e-4` trains factors of rank 
     python -m tools.method.blocks FOLDER [--pairs a,b,c] [--seeds 3] [--hours 2] [--full] [--tested]
     python -m tools.method.blocks FOLDER --report [--against all,1e-5]
 
+The rate `auto` is that which `finetune` takes by the number of updates.
+
 Each run makes a pair with `adawise finetune` as a user would, writes the tables of `tools.method.own_pairs` and serves
 streams of them by `warm` and by `auto`, with the card that the command made. Images, classes and corruptions are those
 of the pair, whatever its recipe is, so that recipes are compared image by image. Runs are ordered by training seed,
@@ -69,6 +71,7 @@ _FAILED = "failed.txt"  # in the folder of a run whose command failed, until it 
 _MISTAKE = 2  # exit code of a command that has a mistake
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
+_BY_UPDATES = "auto"  # the rate that `finetune` takes by itself
 
 
 @dataclass(frozen=True, order=True)
@@ -88,8 +91,8 @@ class BlocksRecipe:
     @property
     def flags(self) -> list[str]:
         """The options of `adawise finetune`."""
-        blocks = [] if self.blocks is None else ["--finetune.blocks", str(self.blocks)]
-        return [*blocks, "--finetune.learning-rate", self.rate]
+        blocks = "all" if self.blocks is None else str(self.blocks)
+        return ["--finetune.blocks", blocks, "--finetune.learning-rate", self.rate]
 
     @property
     def program(self) -> Sequence[str]:
@@ -113,9 +116,13 @@ def _recipe(name: str) -> BlocksRecipe:
     """Return the recipe with that name. Raises ValueError if it is none."""
     layers, _, rate = name.partition(",")
     blocks, _, rank = layers.partition("r")
-    if not float(rate) > 0:
+    if rate != _BY_UPDATES and not _number(rate) > 0:
         raise ValueError(f"the rate of {name} is not above 0")
     return BlocksRecipe(None if blocks == "all" else int(blocks), rate, int(rank) if rank else None)
+
+
+def _number(rate: str) -> float:
+    return 0.0 if rate == _BY_UPDATES else float(rate)
 
 
 RECIPES = tuple(BlocksRecipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
@@ -277,7 +284,7 @@ class Sweep:
     def recipes(self) -> tuple[BlocksRecipe, ...]:
         """The recipes that have runs: those that train most come first."""
         found = {recipe for _, recipe, _ in self.runs}
-        return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), r.rank or 0, float(r.rate))))
+        return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), r.rank or 0, _number(r.rate))))
 
     @cached_property
     def benches(self) -> Mapping[str, Bench]:
