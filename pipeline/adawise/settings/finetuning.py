@@ -21,7 +21,7 @@ class FinetuneSettings(Group):
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
     accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are averaged for one update")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
-        default="auto", description="highest learning rate of AdamW; auto: 1e-5, up to 4e-5 for a run of few updates"
+        default="auto", description="highest learning rate of AdamW; auto: 1e-5, up to 2e-5 for a run of few updates"
     )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")

@@ -21,7 +21,7 @@ IN_0_2 = {
 
 BLOCKS_SHARE = 1 / 3
 """The share of an image tower's blocks that `finetune.blocks = "auto"` trains."""
-_LEAST_RATE, _MOST_RATE = 1e-5, 4e-5  # of those that were compared, docs/decisions/finetuning.md
+_LEAST_RATE, _MOST_RATE = 1e-5, 2e-5  # of those that were compared, docs/decisions/finetuning.md
 _WAY = 1e-3  # updates times rate, as far as the pairs went that served most
 
 

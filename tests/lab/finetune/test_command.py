@@ -178,13 +178,13 @@ def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at
 @pytest.mark.parametrize(
     ("recipe", "images", "expected"),
     [
-        ({}, 256, (2.5e-5, 1)),  # 40 updates
-        ({}, 64, (4e-5, 1)),
+        ({}, 400, (1.7e-5, 1)),  # 60 updates
+        ({}, 64, (2e-5, 1)),
         ({}, 10_000, (1e-5, 1)),
-        ({"batch_images": 32, "accumulate": 2, "epochs": 5}, 256, (4e-5, 1)),
+        ({"batch_images": 32, "accumulate": 2, "epochs": 5}, 256, (2e-5, 1)),
         ({"loss": "flyp"}, 256, (1e-5, "all")),
         ({"blocks": "all", "learning_rate": 3e-4}, 256, (3e-4, "all")),
-        ({"blocks": 2}, 256, (2.5e-5, 2)),
+        ({"blocks": 2}, 256, (2e-5, 2)),
     ],
 )
 def test_rate_and_blocks_follow_from_the_loss_the_tower_and_the_updates(
