@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP reads this when torch is loaded. Otherwise its threads spin while they wait for one another, and take the
     # cores from the decode pool and other processes: on two busy cores a forward was three times slower (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Pydantic searches all installed packages for its plug-ins, which takes some .03 s of each command.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if (logs := sys.modules.get("adawise.logs")) is not None:
         logs.begin_program()
     try:

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from adawise.errors import Lost, Reason
 
-if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model need these values too
+if TYPE_CHECKING:  # loading them takes up to seconds, and commands without a model or rows need these values too
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.int64]
+FloatArray: TypeAlias = "npt.NDArray[np.float32]"
+IntArray: TypeAlias = "npt.NDArray[np.int32]"
+Rows: TypeAlias = "npt.NDArray[np.int64]"
 
-Selection = tuple[int, Rows]
+Selection: TypeAlias = "tuple[int, Rows]"
 """The number of a batch of a round, and rows `[m]` of it."""
 
 STATISTICS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")

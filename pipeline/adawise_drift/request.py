@@ -20,9 +20,9 @@ from adawise.labels.benefit.helped import Helped
 from adawise.output.near import expect_outputs
 from adawise.text import separated
 from adawise_drift.changes.times import UTC_CLOCKS, Clocks, parse_clocks
-from adawise_drift.events.result import Camera, DriftEvent
 
-if TYPE_CHECKING:  # with the recording's and the decoder's libraries, which most reports do without
+if TYPE_CHECKING:  # with libraries that a request with a mistake, or most reports, do without
+    from adawise_drift.events.result import Camera, DriftEvent
     from adawise_drift.example_frames import ExampleFrames
 
 NUMBERS: Mapping[str, Callable[[Camera], float]] = {

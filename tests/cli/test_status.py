@@ -244,7 +244,7 @@ def test_the_age_of_the_oldest_waiting_message_is_its_own(
 
 
 def test_a_store_that_is_down_leaves_what_the_broker_knows(
-    tmp_path: Path, broker: Broker, member: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, member: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adawise.errors import StoreUnavailable
 
@@ -255,7 +255,7 @@ def test_a_store_that_is_down_leaves_what_the_broker_knows(
     monkeypatch.setattr("adawise.watch.status.reader.open_store", lambda root: Down())
     topic, group = member
     servers = ["--kafka.bootstrap-servers", broker.bootstrap_servers, "--kafka.topic", topic, "--kafka.group", group]
-    assert main(["status", "--root", str(tmp_path), *servers, "--json"]) == 3
+    assert main(["status", "--root", "s3://bucket/yard", *servers, "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert [trouble["kind"] for trouble in found["troubles"]] == ["root_unreadable"]
     assert [each["log_end"] for each in found["partitions"]] == [0, 0]

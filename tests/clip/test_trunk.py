@@ -284,6 +284,16 @@ def test_a_pair_that_shares_no_layers_is_not_cut(pair: CheckpointPair, late: Seq
     assert classifier(shared).bank.trunk is None
 
 
+def test_a_pair_that_differs_from_the_first_layers_on_is_not_run_without_its_weights(
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("torch would load its compiler")
+
+    monkeypatch.setattr("adawise.clip.trunk._check_overwriting", run)
+    assert str(sharing(pair, ("conv1.", *LATE)).trunk) == "theta_0 and theta_1 differ from the first layers on"
+
+
 @pytest.mark.parametrize(("late", "share"), [(("proj",), (0.0, 0.01)), (("class_embedding", *LATE), (0.9, 1.0))])
 def test_a_head_alone_may_differ_and_the_patches_alone_may_be_equal(
     pair: CheckpointPair, late: Sequence[str], share: tuple[float, float]

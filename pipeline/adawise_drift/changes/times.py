@@ -13,11 +13,11 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-import numpy as np
-
-from adawise.labels.arrays import Integers
+if TYPE_CHECKING:  # with NumPy, which the check of a time zone's name does without
+    from adawise.labels.arrays import Integers
 
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
@@ -114,7 +114,7 @@ def local_us(times_us: Integers, zone: tzinfo) -> Integers:
     if zone is UTC or not len(times_us):
         return times_us
     changes, offsets = _offsets(zone, int(times_us[0] // DAY_US), int(times_us[-1] // DAY_US) + 1)
-    shown: Integers = times_us + offsets[np.searchsorted(changes, times_us, side="right")]
+    shown: Integers = times_us + offsets[changes.searchsorted(times_us, side="right")]
     return shown
 
 
@@ -132,6 +132,8 @@ def _offsets(zone: tzinfo, first_day: int, last_day: int) -> tuple[Integers, Int
     The times are `[k]`, the offsets until, between and after them `[k + 1]`, both in microseconds. No zone changes
     twice within a day.
     """
+    import numpy as np
+
     changes, offsets = [], [_offset(zone, first_day * DAY_US)]
     for day in range(first_day, last_day):
         low, high = day * DAY_US, (day + 1) * DAY_US

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from adawise.output.verify.findings import joined
 from adawise.records import TopicPartition
 from adawise.watch.backlog import RATE_S, PartitionLag
-from adawise.watch.status.broker import BrokerFacts
 from adawise.watch.status.cameras import cameras, counts, moment, rejects
 from adawise.watch.status.facts import FleetStatus, MemberStatus, PartitionStatus
 from adawise.watch.status.root import ChainFacts, RootFacts
 from adawise.watch.status.troubles import troubles
+
+if TYPE_CHECKING:  # with the broker's client, which a look at the root alone does without
+    from adawise.watch.status.broker import BrokerFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,25 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 from adawise.errors import AdawiseError, ChainError, StoreUnavailable
-from adawise.kafka.log import KafkaLog
-from adawise.kafka.topic import KafkaTopics
-from adawise.output.near import no_output
+from adawise.output.near import NAME_ROOT, no_output
 from adawise.sink.claims import read_sink_id
 from adawise.sink.owner import Owner, read_owner
 from adawise.store.store import open_store
-from adawise.watch.status.broker import BrokerFacts, query, waiting
 from adawise.watch.status.facts import FleetStatus
 from adawise.watch.status.fleet import FleetQuestion, fleet_status, low_waters
 from adawise.watch.status.root import RootReader
 
-Answered = TypeVar("Answered")
-Clients = tuple[KafkaTopics, KafkaLog]
+if TYPE_CHECKING:  # a look without the broker does without its client, which takes longer to load than the rest
+    from adawise.kafka.log import KafkaLog
+    from adawise.kafka.topic import KafkaTopics
+    from adawise.watch.status.broker import BrokerFacts
 
-_NAME_ROOT = "set --root to the folder of sink.root, or wait until a worker has committed"
+Answered = TypeVar("Answered")
+Clients: TypeAlias = "tuple[KafkaTopics, KafkaLog]"
+
 _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, which has no group at the broker"
 
 
@@ -83,7 +84,7 @@ class FleetReader:
         # Known before the broker is queried, which takes seconds where it does not answer. A root that has not answered
         # is not queried again: that takes as long.
         if self._owner is None and not not_asked and not self.has_begun():
-            raise no_output(self._root, _NAME_ROOT)
+            raise no_output(self._root, NAME_ROOT)
         topic, group = (self._topic, self._group) if self._owner is None else (self._owner.topic, self._owner.group)
         connect = self._connect
         if connect is None:
@@ -95,15 +96,19 @@ class FleetReader:
         broker_future = None if connect is None else self._pool.submit(self._query_broker, connect, topic, group, now_s)
         root, broker = _answer(root_future, "root", not_asked), _answer(broker_future, "broker", not_asked)
         if broker is not None and self._clients is not None:
+            from adawise.watch.status.broker import waiting
+
             broker = replace(broker, waiting_ms=waiting(self._clients[1], low_waters(root, broker)))
         if root is not None and root.root_id is None:
-            raise no_output(self._root, _NAME_ROOT)
+            raise no_output(self._root, NAME_ROOT)
         question = FleetQuestion(self._root, topic, group, self._window_s, connect is not None)
         return fleet_status(question, root, broker, not_asked, now_s=now_s)
 
     def _query_broker(
         self, connect: Callable[[], AbstractContextManager[Clients]], topic: str, group: str, now_s: float
     ) -> BrokerFacts:
+        from adawise.watch.status.broker import query
+
         if self._clients is None:
             self._clients = self._broker.enter_context(connect())
         try:
