@@ -78,9 +78,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "watch": ("errors records ports text worker/events adapt/last_seen adapt/names", "numpy PIL"),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
-    "watch/status": ("errors text records output sink store kafka adapt/last_seen", "numpy pyarrow"),
+    "watch/status": ("errors text records output pairs/reports sink store kafka adapt/last_seen", "numpy pyarrow"),
     "watch/status/show": ("output/finding text", "rich"),
-    "watch/status/workers": ("errors records sink store", "pydantic"),
     # labels
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "labels/arrays": ("", "numpy _typeshed"),
@@ -173,7 +172,7 @@ PURE = {
 }
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges
     *("decode/child", "watch/observer", "watch/board", "watch/web", "watch/tracing"),
-    *("watch/status/root", "watch/status/broker", "watch/status/workers", "watch/status/segments", "watch/status/page"),
+    *("watch/status/root", "watch/status/broker", "watch/status/segments", "watch/status/page"),
     *("watch/status/reader", "watch/status/show"),
 }
 
