@@ -77,7 +77,7 @@ class ReportOnShadow(Document):
 
 
 class PairsReport(Document):
-    """What a worker reports on its pairs: pairs by number, partitions by number, loads by the pair's id."""
+    """The part of a report that is on pairs: pairs by number, partitions by number, loads by the id of the pair."""
 
     pairs: dict[Count, ReportOnPair]
     partitions: dict[Count, ReportOnPartition]
@@ -86,7 +86,7 @@ class PairsReport(Document):
 
 
 class Wait(Document):
-    """How long something has failed that a worker waits for; `full`: a store has no room."""
+    """The time for which something has failed that a worker waits for; `full`: a store has no room."""
 
     seconds: float
     full: bool = False
