@@ -45,8 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch numpy structlog",
     ),
     "clip/load": ("errors text adapt/interpolate decode/preprocess", "torch PIL open_clip huggingface_hub structlog"),
-    "clip/heads": ("errors store/files", "torch safetensors"),
-    "clip/head_cache": ("", "torch safetensors structlog"),
+    "clip/heads": ("errors store/files", "torch safetensors structlog"),
     "clip/numerics": ("", "torch"),
     # the edges
     "kafka": ("errors text store/files records ports", "kafka numpy pyarrow"),
@@ -78,9 +77,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "watch": ("errors records ports text worker/events adapt/last_seen adapt/names", "numpy PIL"),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
-    "watch/status": ("errors text records output sink store kafka adapt/last_seen", "numpy pyarrow"),
-    "watch/status/show": ("output/finding text", "rich"),
-    "watch/status/workers": ("errors records sink store", "pydantic"),
+    "watch/status": ("errors text records output pairs/reports sink store kafka adapt/last_seen", "numpy pyarrow"),
+    "watch/status/show": ("output/verify/findings text", "rich"),
     # labels
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "labels/arrays": ("", "numpy _typeshed"),
@@ -118,7 +116,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
-    "adawise_drift/example_frames": ("errors records app/decoder decode recording settings store", "numpy PIL torch"),
+    "adawise_drift/example_frames": ("errors records app/policies decode recording settings store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
     "adawise_drift/notes": ("records card output/read sink/served_by output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
@@ -127,8 +125,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/show": ("labels/benefit text", "rich"),
     "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),
-    "adawise_lab/card": (EVERYTHING, "torch numpy rich structlog"),
-    "adawise_lab/card/conditions": ("errors records labels/join output/read", "duckdb"),
+    "adawise_lab/card": (EVERYTHING, "duckdb torch numpy rich structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
@@ -136,7 +133,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch numpy pyarrow rich altair joblib",
     ),
     "adawise_lab/evaluate/evaluate": (
-        "errors card console settings app/machine app/search",
+        "errors card console settings app/machine app/policies",
         "torch structlog",
     ),
     "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),
@@ -162,18 +159,18 @@ MAY_SEE_SETTINGS = {
     *("adawise_lab/finetune", "adawise_lab/labelled", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }
 PURE = {
-    *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
+    *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/verify/findings"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("bench/figures", "bench/verdict"),
     *("worker/gathering", "worker/segment", "worker/turns"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
-    *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
+    *("publish/alerts", "publish/results/message", "publish/results/alert"),
     *("produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
     *("worker/readiness", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
 }
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges
     *("decode/child", "watch/observer", "watch/board", "watch/web", "watch/tracing"),
-    *("watch/status/root", "watch/status/broker", "watch/status/workers", "watch/status/segments", "watch/status/page"),
+    *("watch/status/root", "watch/status/broker", "watch/status/segments", "watch/status/page"),
     *("watch/status/reader", "watch/status/show"),
 }
 

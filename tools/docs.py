@@ -23,7 +23,7 @@ from adawise import __main__, errors
 from adawise.cli import COMMANDS, PROGRAM, command_of
 from adawise.cli.command import Command
 from adawise.cli.parser import own_fields, parser_source, takes_several
-from adawise.output.finding import Finding
+from adawise.output.verify.findings import Finding
 from adawise.publish.results import alert
 from adawise.publish.results.message import FIELDS, EventField
 from adawise.recording import format as recording_format

@@ -25,7 +25,7 @@ from adawise.app.pairs import begin_orders, live_pairs, starting_pair
 from adawise.errors import StoreUnavailable
 from adawise.pairs.operate import wait_for
 from adawise.pairs.orders import Orders, give_order, read_orders
-from adawise.pairs.reports import PairsReport, Reported
+from adawise.pairs.reports import Reported, WorkerReport
 from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.served_by import claim_pair
@@ -644,7 +644,7 @@ def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_
 def test_a_store_that_is_away_for_a_moment_ends_no_wait(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([StoreUnavailable("away"), StoreUnavailable("away")])
     fields = {"worker": "pod:1", "again_s": 10.0, "pairs": {0: {"state": "serves", "why": ""}}}
-    serves = Reported(PairsReport.model_validate({**fields, "partitions": {}, "loads": {}}), datetime.now(UTC), 0.0)
+    serves = Reported(WorkerReport.model_validate({**fields, "partitions": {}, "loads": {}}), datetime.now(UTC), 0.0)
 
     def away_at_first(_: Any) -> Any:
         for error in answers:

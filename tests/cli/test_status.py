@@ -19,7 +19,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from adawise.__main__ import main
 from adawise.errors import Reason
 from adawise.kafka.group import Membership
-from adawise.output.finding import Finding
+from adawise.output.verify.findings import Finding
 from adawise.records import TopicPartition
 from adawise.sink.owner import Owner
 from adawise.store.store import open_store

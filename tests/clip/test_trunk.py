@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from adawise.adapt.names import GRID, LEAST_TAIL_SHARE
 from adawise.adapt.rows import all_rows
-from adawise.clip.attention import pack_attention
 from adawise.clip.bank import Bank
 from adawise.clip.classifier import PairClassifier, PairRound, forward_in
+from adawise.clip.layers import multiply_patches, pack_attention
 from adawise.clip.load import CheckpointPair, load_checkpoints
-from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
 from adawise.records import Selection
 from tests.models import CONFIG, SIZE, PairFolder, classifier, load, random_images, with_weights

@@ -76,7 +76,7 @@ def test_without_a_wait_it_is_taken_at_once_where_there_is_room_and_settled_soon
 
 
 def test_rows_of_a_segment_are_told_as_those_that_were_served(kind: Kind) -> None:
-    from adawise.publish.results.served import results_of_batch
+    from adawise.publish.results.message import results_of_batch
     from tests.sink.building import CLASSES
 
     assert isinstance(SERVED.what, tuple)

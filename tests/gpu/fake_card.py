@@ -21,9 +21,8 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adawise.clip import prompts
-from adawise.clip.attention import pack_attention
+from adawise.clip.layers import multiply_patches, pack_attention
 from adawise.clip.load import CheckpointPair
-from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import Preprocessing
 from adawise.clip.trunk import NoTrunkError, Trunk
 from adawise.decode.preprocess import Preprocess

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
-from adawise.labels.columns import LabelColumns
 from adawise.labels.join import label
+from adawise.labels.message import LabelColumns
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.recording.run import Bounds, record
 from adawise.records import Message

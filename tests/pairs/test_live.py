@@ -25,8 +25,9 @@ from adawise.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport, _lacks_memory
+from adawise.pairs.live import LivePairs, LoadedPair, _lacks_memory
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
+from adawise.pairs.reports import PairsReport, ReportOnPair, ReportOnPartition
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout
@@ -61,7 +62,8 @@ class Driven:
         self.orders = read_orders(self.store)
         self.now_s = 0.0
         self.loads: list[str] = []
-        self.reports: list[WorkerReport] = []
+        self.reports: list[PairsReport] = []
+        self.ills: list[Mapping[str, Any]] = []
         self.reported_s: list[float] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -79,8 +81,9 @@ class Driven:
             **changes,
         )
 
-    def _reported(self, report: WorkerReport) -> None:
+    def _reported(self, report: PairsReport, illness: Mapping[str, Any]) -> None:
         self.reports.append(report)
+        self.ills.append(illness)
         self.reported_s.append(self.now_s)
 
     def _loaded(self, wanted: PairDocument) -> LoadedPair:
@@ -124,7 +127,8 @@ def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven.pairs.switched(TP, turn, Switch(40, (), SECOND.pair, keeps=True))
     assert driven.pairs.wanted(TP, SECOND) is None
     assert (driven.state(0), driven.state(1)) == ("former", "serves")
-    driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.key, 40)})
+    serving_from_40 = {TP.partition: ReportOnPartition(pair=SECOND.pair, config=SECOND.key.config, first=40)}
+    driven.until(lambda: bool(driven.reports) and dict(driven.reports[-1].partitions) == serving_from_40)
     driven.until(lambda: driven.state(0) == "none")  # after a while the former one leaves the memory
     assert driven.loads == [SECOND.pair]
     driven.pairs.close()
@@ -144,12 +148,24 @@ def test_a_pair_is_loaded_where_nobody_may_change_a_priority(monkeypatch: pytest
 def test_a_worker_with_nothing_new_to_say_says_that_it_lives_as_often_as_readers_expect_it_to() -> None:
     driven = Driven()
     driven.order("stage", document("new"))
-    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._worker_report()])
+    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._pairs_report()])
     before = len(driven.reports)
     driven.until(lambda: len(driven.reports) > before + 3)
     assert driven.reports[before:] == [driven.reports[-1]] * (len(driven.reports) - before)
     spans = [after - earlier for earlier, after in pairwise(driven.reported_s[before:])]
     assert min(spans) >= REPORT_S  # and no oftener
+    driven.pairs.close()
+
+
+def test_a_worker_reports_the_beginning_of_an_error_of_any_text_and_serves_on() -> None:
+    def fails(_: PairDocument) -> LoadedPair:
+        raise DeviceError("\udcff" + "x" * 100_000)
+
+    driven = Driven(load=fails)
+    driven.order("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "failed")
+    why = driven.pairs.progress().states["1"][1]
+    assert (why[:2], len(why)) == ("?x", 1 << 16)
     driven.pairs.close()
 
 
@@ -162,8 +178,8 @@ def test_a_worker_that_nobody_asked_for_anything_reports_while_it_is_ill_and_tak
     assert driven.reports == []
     ill |= {"status": "ready", "waits_for": {"store": {"seconds": 1.0, "full": True}}}
     driven.until(lambda: len(driven.reports) == 3)
-    assert driven.reports[0].plain()["waits_for"] == {"store": {"seconds": 1.0, "full": True}}
-    assert driven.reports[0].plain()["pairs"] == {"0": {"state": "serves", "why": "", "method": ""}}
+    assert driven.ills[0]["waits_for"] == {"store": {"seconds": 1.0, "full": True}}
+    assert driven.reports[0].pairs == {0: ReportOnPair(state="serves")}
     assert min(after - earlier for earlier, after in pairwise(driven.reported_s)) >= REPORT_S
     ill.clear()
     driven.until(lambda: bool(left))
@@ -455,7 +471,7 @@ def test_a_staged_pair_stays_where_the_pair_that_is_to_serve_fails_for_another_r
 def test_a_worker_that_cannot_say_how_it_stands_follows_what_is_asked_for() -> None:
     driven = Driven()
 
-    def full(_: WorkerReport) -> None:
+    def full(*_: object) -> None:
         raise StoreFull("no space")
 
     driven.pairs._report = full

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from adawise.app.alerts import alert_rules
+from adawise.app.policies import alert_rules
 from adawise.errors import SettingsError
-from adawise.publish.alerts.rules import LabelRule, SilenceRule
+from adawise.publish.alerts import LabelRule, SilenceRule
 from adawise.settings import AlertsSettings, read
 from adawise.settings.describe import SETTINGS, shown
 

@@ -13,7 +13,7 @@ from adawise.card.card import read_card
 from adawise.clip.preprocessing import read_config
 from adawise.errors import AdawiseError, SettingsError
 from adawise.kafka.tls import authorities
-from adawise.labels.folders.table import table_samples
+from adawise.labels.folders.read import table_samples
 from adawise.produce.files import FileShots, ImageFile, list_file
 from adawise.settings.cameras import read_cameras
 from adawise.settings.reading import read

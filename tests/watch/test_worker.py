@@ -18,7 +18,7 @@ from adawise.errors import BrokerUnavailable, Reason, StoreUnavailable
 from adawise.ports import Head, ServedBy
 from adawise.records import Frame, Message, RowId, Switch, TopicPartition
 from adawise.watch import observer as observing
-from adawise.watch.hints import HintPlaces
+from adawise.watch.details import HintPlaces
 from adawise.watch.row import CameraState, CameraView, ConditionRow
 from adawise.watch.worker import LiveBounds, LiveWorker
 from adawise.worker.backpressure import Limits

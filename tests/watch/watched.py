@@ -8,7 +8,7 @@ from typing import Any
 from adawise.ports import Source
 from adawise.store.store import Store
 from adawise.watch.counts import Counters, Distribution
-from adawise.watch.hints import HintPlaces
+from adawise.watch.details import HintPlaces
 from adawise.watch.metrics import Scrape, worker_counters
 from adawise.watch.observer import LiveObserver
 from adawise.watch.row import CameraRow

@@ -11,7 +11,7 @@ import pytest
 
 from adawise.output.verify.root import verify
 from adawise.ports import When
-from adawise.publish.alerts.rules import LabelRule, SilenceRule
+from adawise.publish.alerts import LabelRule, SilenceRule
 from adawise.records import Alert, Message
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource

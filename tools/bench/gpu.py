@@ -31,11 +31,10 @@ from adawise.adapt.rows import of_images
 from adawise.app.model import chunk_rows_of
 from adawise.app.worker import decode_threads
 from adawise.bench.pictures import jpegs
-from adawise.clip.attention import pack_attention
 from adawise.clip.classifier import PairClassifier, _features, _prepared
 from adawise.clip.device import Forward
+from adawise.clip.layers import multiply_patches, pack_attention
 from adawise.clip.load import CheckpointPair
-from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import Preprocessing
 from adawise.decode.preprocess import Preprocess
 from adawise.ports import Round

@@ -17,8 +17,8 @@ from adawise.recording.recorder import Streams
 from adawise.settings import HttpSettings, Settings
 from adawise.settings.http import PORT
 from adawise.watch.board import SourceBoard
+from adawise.watch.details import HintPlaces, RecordingPlace
 from adawise.watch.health import Health, ProbeAnswer
-from adawise.watch.hints import HintPlaces, RecordingPlace
 from adawise.watch.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape, worker_counters
 from adawise.watch.observer import LiveObserver, steady
 from adawise.watch.row import Provider

@@ -17,7 +17,6 @@ import structlog
 import torch
 from pydantic import ValidationError
 
-from adawise.app.alerts import alert_rules
 from adawise.app.machine import available_memory_bytes, resident_bytes
 from adawise.app.model import (
     ModelPair,
@@ -30,12 +29,14 @@ from adawise.app.model import (
     served_by,
     use_cores,
 )
+from adawise.app.policies import alert_rules
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull
-from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.live import LivePairs, LoadedPair
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, check_described, give_order, key_of, read_orders
 from adawise.pairs.planned import PlannedPairs, Ranges, check_at_hand, needed, read_plan, served_config, within
+from adawise.pairs.reports import PairsReport
 from adawise.records import PairKey
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.tree import PREPROCESSING
@@ -276,8 +277,9 @@ def live_pairs(
     """
     again_s = max(REPORT_S, settings.pairs.look_s)  # readers of reports conclude from it when a worker is gone
 
-    def report(current: WorkerReport) -> None:
-        document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **current.plain()}
+    def report(current: PairsReport, trouble: Mapping[str, Any]) -> None:
+        pairs = current.model_dump(by_alias=True)
+        document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **pairs, **trouble}
         text = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
         with suppress(StoreFull):  # the log reports it, and a reader sees what space there is
             store.put(layout.worker_key(name), text.encode(errors="replace"))

@@ -16,7 +16,7 @@ from adawise.app.waiting import again_and_again
 from adawise.console import Progress
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.kafka.source import KafkaSource
-from adawise.labels.columns import LabelColumns
+from adawise.labels.message import LabelColumns
 from adawise.output.near import did_you_mean
 from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import FilePolicy

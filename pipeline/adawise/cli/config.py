@@ -97,7 +97,7 @@ class ConfigInitCommand(Command):
     @override
     def call(self) -> int:
         """Write the file, or print it."""
-        from adawise.settings.template import template, write_template
+        from adawise.settings.describe import template, write_template
 
         if str(self.file) == "-":
             print(template(), end="")

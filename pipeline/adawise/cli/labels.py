@@ -57,7 +57,7 @@ class LabelsCommand(Command):
         from adawise.app.recording import record_labels
         from adawise.app.signals import INTERRUPTED, stop_signals
         from adawise.console import print_json, print_text, progress
-        from adawise.labels.columns import LabelColumns
+        from adawise.labels.message import LabelColumns
 
         kafka, columns = self.settings.kafka, LabelColumns()
         topic = self.topic or f"{kafka.topic}.labels"

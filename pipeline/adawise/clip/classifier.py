@@ -19,7 +19,7 @@ from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.clip.bank import Bank, MergedCopy
 from adawise.clip.device import Device, Forward, chunks
-from adawise.clip.head_cache import HeadCache
+from adawise.clip.heads import HeadCache
 from adawise.clip.load import CheckpointPair
 from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts

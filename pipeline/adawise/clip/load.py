@@ -29,10 +29,9 @@ from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistics
 from adawise.clip.archive import check_unpacked_size, is_archive, read_archive
-from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
 from adawise.clip.config import check_alike, check_config, check_size, config_digest, used_config
-from adawise.clip.patches import multiply_patches
+from adawise.clip.layers import multiply_patches, pack_attention
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
     Preprocessing,

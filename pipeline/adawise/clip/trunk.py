@@ -18,8 +18,7 @@ from torch.utils.module_tracker import ModuleTracker
 from typing_extensions import override
 
 from adawise.adapt.names import LEAST_TAIL_SHARE
-from adawise.clip.attention import PackedAttention
-from adawise.clip.patches import PatchProduct
+from adawise.clip.layers import PackedAttention, PatchProduct
 from adawise.clip.skeleton import without_tensors
 
 _BATCHES = (2, 3)  # the cut is tried with both: only the number of rows may differ

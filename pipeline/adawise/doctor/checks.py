@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from adawise.doctor import broker, machine, model, precision, store
+from adawise.doctor import broker, machine, model, store
 from adawise.doctor.known import Known
 from adawise.doctor.result import CheckResult, skip
 from adawise.errors import AdawiseError
@@ -132,7 +132,7 @@ PARTS: tuple[Examination, ...] = (
     ),
     Examination(  # after the memory was measured, because it takes memory for two towers
         "number format",
-        precision.number_format,
+        model.number_format,
         frozenset({"model"}),
         ("model pair and card",),
         limit_s=_LONG_S,

@@ -1,4 +1,4 @@
-"""The parser of messages of a label topic: which image a label is for, and what the image shows.
+"""Messages of a label topic: which image a label is for, and what the image shows; and the column of these in files.
 
 The value is a JSON object, or an array of them, or an Arrow IPC stream with these as columns:
 
@@ -9,14 +9,18 @@ An optional `labelled_at` (a time) says when the label was decided; without it t
 names neither row nor stream, the key does: a row id or a stream id. `"label": null` withdraws an earlier label, and so
 does a message without a value whose key is a row id. An unreadable label becomes one with a `problem`, so that nothing
 is lost unnoticed.
+
+The files are a recording of the topic, in which each message has the labels that were read from it. DuckDB reads them:
+
+    SELECT unnest(labels, recursive := true) FROM 'ROOT/labels/topic-*/*/*.parquet'
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +35,7 @@ from adawise.decode.arrow_stream import (
 )
 from adawise.decode.headers import check_timestamp, parse_timestamp
 from adawise.errors import InvalidMessage
-from adawise.records import Message
+from adawise.records import Message, TopicPartition
 
 MAX_LABELS = 10_000
 """The most labels that one message may have."""
@@ -214,3 +218,57 @@ def _time(row: Mapping[str, Any], name: str) -> int | None:
 
 def _show(value: Any) -> str:
     return repr(value[:_SHOWN] if isinstance(value, (str, bytes)) else value)[:_SHOWN]
+
+
+_TIME = pa.timestamp("us", tz="UTC")
+LABEL = pa.struct(
+    [
+        pa.field("row_id", pa.string()),
+        pa.field("stream_id", pa.string()),
+        pa.field("captured_at", _TIME),
+        pa.field("label", pa.string()),  # null: an earlier label is withdrawn
+        pa.field("labelled_at", _TIME),
+        pa.field("problem", pa.string()),  # null: it could be read
+    ]
+)
+FIELD = pa.field("labels", pa.list_(pa.field("element", LABEL, nullable=False)), nullable=False)
+
+
+@dataclass(slots=True)
+class LabelColumns:
+    """The column `labels` of a file, with counts of the labels so far.
+
+    A message counts once, even if its file is written again because the store did not accept it.
+    """
+
+    labels: int = 0
+    unread: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+
+    fields: tuple[pa.Field, ...] = (FIELD,)
+    _counted: dict[TopicPartition, int] = field(default_factory=dict)  # offsets below this one are counted
+
+    def columns(self, messages: Sequence[Message]) -> list[pa.Array]:
+        """Return one list of labels for each message; the messages of a partition are consecutive."""
+        found = [read_labels(message) for message in messages]
+        for message, labels in zip(messages, found, strict=True):
+            if message.offset >= self._counted.get(message.topic_partition, 0):
+                self._counted[message.topic_partition] = message.next_offset
+                self._count(labels)
+        return [pa.array([[_plain(label) for label in labels] for labels in found], FIELD.type)]
+
+    def _count(self, labels: Sequence[Label]) -> None:
+        for label in labels:
+            self.labels += label.problem is None
+            if label.problem is not None:
+                self.unread += 1
+                if label.problem in self.problems or len(self.problems) < _PROBLEMS:
+                    self.problems[label.problem] = self.problems.get(label.problem, 0) + 1
+
+
+_PROBLEMS = 20  # distinct ones that are counted separately
+
+
+def _plain(label: Label) -> dict[str, object]:
+    cells = asdict(label)
+    return {name.removesuffix("_us"): value for name, value in cells.items()}

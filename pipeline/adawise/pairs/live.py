@@ -12,22 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, DeviceMemoryError, PairMissing, PairTooLarge, StoreUnavailable
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument
+from adawise.pairs.reports import PairsReport, ReportOnLoad, ReportOnPair, ReportOnPartition, ReportOnShadow
 from adawise.pairs.shadow import ShadowRun
 from adawise.ports import Head
 from adawise.records import PairKey, Switch, TopicPartition
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 from adawise.worker.passes import Passes
-
-PairState = Literal["serves", "ready", "loading", "failed", "former"]
 
 _AGAIN_S = 60.0  # until another try to load a pair that failed
 _NICE = 15
@@ -71,42 +70,6 @@ class _Failure:
     lacks_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """The report of a worker on its pairs: their state by number; by partition, the pair that serves since an offset.
-
-    `methods` describes by number how alpha is chosen with the loaded pairs. `illness` is the worker's other troubles.
-    """
-
-    states: Mapping[int, tuple[PairState, str]]
-    partitions: Mapping[TopicPartition, tuple[PairKey, int]]
-    loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
-    shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
-    methods: Mapping[int, str] = field(default_factory=dict)
-    illness: Mapping[str, Any] = field(default_factory=dict, compare=False)  # holds times, so it is not compared
-
-    def plain(self) -> dict[str, Any]:
-        """Return the report for JSON."""
-        return {
-            "pairs": {
-                str(number): {"state": state, "why": why, "method": self.methods.get(number, "")}
-                for number, (state, why) in self.states.items()
-            },
-            "partitions": {
-                str(tp.partition): {"pair": pair.id, "config": pair.config, "from": first}
-                for tp, (pair, first) in self.partitions.items()
-            },
-            "loads": {
-                pair: {"seconds": round(seconds, 1), "bytes": size} for pair, (seconds, size) in self.loads.items()
-            },
-            "shadow": None if self.shadow is None else dict(zip(SHADOW_FIELDS, self.shadow, strict=True)),
-            **self.illness,
-        }
-
-
-SHADOW_FIELDS = ("done", "late", "seconds", "failed")
-
-
 class LivePairs(Pairs):
     """The pairs that the orders of a root ask for.
 
@@ -116,7 +79,7 @@ class LivePairs(Pairs):
         keeps: whether streams go on from what they learned with another pair than `first`, by the settings.
         look: returns the orders as they are now; called in a thread.
         load: loads the pair of a document, checked and warmed up; called in a thread.
-        report: publishes the report of this worker; called in a thread.
+        report: publishes the report of this worker, beside its illness; called in a thread.
         leave: removes the report; called when there is nothing to report any more, and at the end.
         illness: returns what is wrong with this worker beside its pairs, as JSON has it; empty if nothing is.
         failed: the pairs that could not be loaded at the start, by number, with the reason.
@@ -134,7 +97,7 @@ class LivePairs(Pairs):
         keeps: bool,
         read_orders: Callable[[Orders], Orders],
         load: Callable[[PairDocument], LoadedPair],
-        report: Callable[[WorkerReport], None],
+        report: Callable[[PairsReport, Mapping[str, Any]], None],
         leave: Callable[[], None] = lambda: None,
         illness: Callable[[], Mapping[str, Any]] = dict,
         failed: Mapping[int, str] | None = None,
@@ -154,9 +117,9 @@ class LivePairs(Pairs):
         self._failed = {number: _Failure(why, now_s + _AGAIN_S) for number, why in (failed or {}).items()}
         self._loading: _Loading | None = None
         self._turns: dict[TopicPartition, tuple[Serving, int]] = {}
-        self._reported: tuple[WorkerReport | None, float] = (None, 0.0)
+        self._reported: tuple[PairsReport | None, float] = (None, 0.0)
         self._read_orders, self._tidy_s = read_orders, now_s
-        self._passes = Passes[tuple[WorkerReport, Orders], Orders](
+        self._passes = Passes[tuple[PairsReport, Mapping[str, Any], Orders], Orders](
             self._pass, finished=self._taken, failed=self._unanswered, every_s=every_s, first_s=every_s, name="pairs"
         )
         self._target: Serving | None = None
@@ -250,7 +213,7 @@ class LivePairs(Pairs):
     @override
     def progress(self) -> PairsProgress:
         run = self._shadow
-        states = {str(number): state for number, state in self._worker_report().states.items()}
+        states = {str(number): (found.state, found.why) for number, found in self._pairs_report().pairs.items()}
         if run is None:
             return PairsProgress(states)
         return PairsProgress(states, run.images, run.agreed, run.late)
@@ -278,9 +241,9 @@ class LivePairs(Pairs):
             with suppress(AdawiseError):  # the worker reports no more, and so counts as gone
                 self._leave()
 
-    def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
+    def _now(self) -> Iterator[tuple[PairsReport, Mapping[str, Any], Orders]]:
         """Yield the input of a pass, which costs nothing unless one begins."""
-        yield replace(self._worker_report(), illness=self._illness()), self._orders
+        yield self._pairs_report(), self._illness(), self._orders
 
     def _taken(self, orders: Orders) -> None:
         known = {order.number for order in self._orders.log}
@@ -423,39 +386,51 @@ class LivePairs(Pairs):
 
     # -- reports
 
-    def _worker_report(self) -> WorkerReport:
+    def _pairs_report(self) -> PairsReport:
         found = {number: self._find(document) for number, document in self._orders.pairs.items()}
         states = ((number, self._state_of(number, loaded)) for number, loaded in found.items())
-        loads = {each.serving.pair: (each.seconds, each.memory_bytes) for each in self._loaded if each.seconds}
         run = self._shadow
-        shadow = None if run is None else (run.done, run.late, round(run.seconds, 3), run.failed)
-        methods = {number: loaded.serving.by.method for number, loaded in found.items() if loaded is not None}
-        turns = {tp: (serving.key, first) for tp, (serving, first) in self._turns.items()}
-        current = {number: state for number, state in states if state is not None}
-        return WorkerReport(current, turns, loads, shadow, methods)
+        return PairsReport(
+            pairs={number: state for number, state in states if state is not None},
+            partitions={
+                tp.partition: ReportOnPartition(pair=serving.pair, config=serving.key.config, first=first)
+                for tp, (serving, first) in self._turns.items()
+            },
+            loads={
+                each.serving.pair: ReportOnLoad(seconds=round(each.seconds, 1), bytes=each.memory_bytes)
+                for each in self._loaded
+                if each.seconds
+            },
+            shadow=None
+            if run is None
+            else ReportOnShadow(done=run.done, late=run.late, seconds=round(run.seconds, 3), failed=run.failed),
+        )
 
-    def _state_of(self, number: int, loaded: LoadedPair | None) -> tuple[PairState, str] | None:
+    def _state_of(self, number: int, loaded: LoadedPair | None) -> ReportOnPair | None:
         is_staged = self._orders.staged is not None and self._orders.staged.pair == number
         if loaded is not None:
-            return ("serves" if number == self._orders.serves else "ready" if is_staged else "former"), ""
+            state = "serves" if number == self._orders.serves else "ready" if is_staged else "former"
+            return ReportOnPair(state=state, method=loaded.serving.by.method)
         if self._loading is not None and self._loading.number == number:
-            return "loading", ""
+            return ReportOnPair(state="loading")
         if number in self._failed and number in self._wanted_pairs():
-            return "failed", self._failed[number].why
+            return ReportOnPair(state="failed", why=self._failed[number].why)
         if is_staged and (lacking := self._lacking_memory()) is not None:
-            return "failed", f"there is no memory for it beside pair {lacking}, which should serve"
+            return ReportOnPair(
+                state="failed", why=f"there is no memory for it beside pair {lacking}, which should serve"
+            )
         return None
 
-    def _pass(self, given: Sequence[tuple[WorkerReport, Orders]], ends: Callable[[], bool]) -> Orders:
+    def _pass(self, given: Sequence[tuple[PairsReport, Mapping[str, Any], Orders]], ends: Callable[[], bool]) -> Orders:
         del ends
-        ((report, known),) = given
+        ((report, illness, known),) = given
         orders = self._read_orders(known)
         before, at_s = self._reported
         now_s = self._clock()
-        if len(orders.log) > 1 or report.illness:
+        if len(orders.log) > 1 or illness:
             if report != before or now_s - at_s >= REPORT_S:
                 try:
-                    self._report(report)
+                    self._report(report, illness)
                 except StoreUnavailable as error:  # for example a full store; the orders are followed all the same
                     self._unanswered(str(error))
                 else:

@@ -1,4 +1,8 @@
-"""The reports of a root's workers on their pairs, as an operator's commands read them."""
+"""The reports that workers write into their root: on their pairs, and on what is wrong with them.
+
+A worker writes one after an order about pairs, or while it has a problem (`adawise.watch.health`). `adawise pair` and
+`adawise status` read them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from adawise.console import print_text
 from adawise.output.compaction.delete import now_of
@@ -20,19 +24,31 @@ from adawise.store.store import Store
 from adawise.text import as_duration
 
 _MISSED = 3  # missing reports after which a worker counts as gone; one that ends in order removes its report
+_LONGEST = 1 << 16  # characters of a text
 _FORGOTTEN_S = 86_400.0  # seconds after which the report of a worker that was killed is ignored
+
+
+def _cut(value: object) -> object:
+    # an error may name a path that is not UTF-8
+    return value[:_LONGEST].encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+Cut = Annotated[Text, BeforeValidator(_cut)]
+"""The beginning of a text of any length, such as the message of an error, so that a worker can report it."""
 
 
 class ReportOnPair(Document):
     """The state of a pair in a worker, and how alpha is chosen with it: "" where it is not loaded."""
 
-    state: Line
-    why: Text
-    method: Text = ""
+    state: Line  # serves, ready, loading, failed or former
+    why: Cut = ""
+    method: Cut = ""
 
 
 class ReportOnPartition(Document):
     """The pair that serves a partition, from an offset on."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     pair: Line
     config: Line = ""  # "" in reports of earlier versions
@@ -57,25 +73,40 @@ class ReportOnShadow(Document):
     done: Count
     late: Count
     seconds: float
-    failed: Text
+    failed: Cut
 
 
 class PairsReport(Document):
-    """A worker's report: pairs by number, partitions by number, loads by the pair's id."""
+    """The part of a report that is on pairs: pairs by number, partitions by number, loads by the id of the pair."""
 
-    worker: Line
-    again_s: Annotated[float, Field(ge=0.0, le=1e9)]  # within which the next report is due
     pairs: dict[Count, ReportOnPair]
     partitions: dict[Count, ReportOnPartition]
     loads: dict[Line, ReportOnLoad]
     shadow: ReportOnShadow | None = None
 
 
+class Wait(Document):
+    """The time for which something has failed that a worker waits for; `full`: a store has no room."""
+
+    seconds: float
+    full: bool = False
+
+
+class WorkerReport(PairsReport):
+    """A worker's whole report. `status` is "" while nothing is wrong with it; `waits_for` is by what it waits for."""
+
+    worker: Line
+    again_s: Annotated[float, Field(ge=0.0, le=1e9)]  # within which the next report is due
+    status: Line = ""
+    reasons: tuple[Text, ...] = ()
+    waits_for: dict[Line, Wait] = Field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The last report of a worker, and how long ago it came, by the store's clock."""
+    """The last report of a worker, and how long ago it came."""
 
-    report: PairsReport
+    report: WorkerReport
     written: datetime
     age_s: float
 
@@ -111,7 +142,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class DamagedReport:
-    """A report that cannot be read: its key, the reason, and its age by the store's clock."""
+    """A report that cannot be read: its key, the reason, and its age."""
 
     key: str
     why: str
@@ -123,12 +154,18 @@ class DamagedReport:
         return self.age_s < _MISSED * REPORT_S
 
 
-def read_reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
-    """Return the reports of the workers of a root, by name, and those that are damaged; none older than a day."""
+def read_reports(store: Store, now: datetime | None = None) -> tuple[list[Reported], list[DamagedReport]]:
+    """Return the reports of the workers of a root, by name, and those that are damaged; none older than a day.
+
+    Ages are at `now`; None: the present time by the store's clock, for which a file is written and removed.
+
+    Raises:
+        StoreUnavailable, SettingsError: from the store.
+    """
     keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
     found, damaged = list[Reported](), list[DamagedReport]()
-    now = now_of(store) if keys else datetime.now(UTC)
     for key in keys:
+        now = now_of(store) if now is None else now
         at, data = store.modified(key), store.get(key)
         if at is None or data is None:
             continue  # the worker ended meanwhile
@@ -136,7 +173,7 @@ def read_reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
         if age_s > _FORGOTTEN_S:
             continue
         try:
-            found.append(Reported(read_document(PairsReport, data), at, max(0.0, age_s)))
+            found.append(Reported(read_document(WorkerReport, data), at, max(0.0, age_s)))
         except ValueError as error:  # a damaged report must not hide the others
             damaged.append(DamagedReport(key, str(error), age_s))
     return sorted(found, key=lambda each: each.worker), damaged

@@ -18,7 +18,7 @@ from uuid import uuid4
 from adawise.errors import SettingsError, SourceError
 from adawise.output.read.rows import read_traces
 from adawise.ports import TopicIdentity
-from adawise.publish.alerts.machine import without_news
+from adawise.publish.alerts import without_news
 from adawise.records import Gap, TopicPartition
 from adawise.replay.bounded import Whole
 from adawise.settings.moments import NoMoment, parse_moment

@@ -4,16 +4,16 @@ from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
-from adawise.settings.pairs import PairsSettings
 from adawise.settings.reading import Reading, read
-from adawise.settings.results import ResultsSettings
 from adawise.settings.tree import (
     BatchSettings,
     DecodeSettings,
     LimitsSettings,
     LogSettings,
     ModelSettings,
+    PairsSettings,
     PredictSettings,
+    ResultsSettings,
     SearchSettings,
     Settings,
     SinkSettings,

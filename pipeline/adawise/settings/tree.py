@@ -11,12 +11,10 @@ from typing_extensions import override
 from adawise.adapt.names import ObjectiveName, StrategyName
 from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings
-from adawise.settings.group import FilePath, Group, Location, Text
+from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Location, Text
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
-from adawise.settings.pairs import PairsSettings
 from adawise.settings.recording import DAYS_SCHEMA, Days, RecordSettings
-from adawise.settings.results import ResultsSettings
 
 BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
 """The groups that `Settings.problems` compares."""
@@ -351,6 +349,67 @@ class LogSettings(Group):
         default="auto",
         description="json: one JSON object a line; console: lines for people; auto: console on a terminal, else json",
     )
+
+
+class PairsSettings(Group):
+    """The settings `[pairs]`: how a worker changes to a new pair without a restart."""
+
+    look_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=3600,
+        description="seconds between two checks of the root for orders about pairs; each is one listing",
+    )
+    keep_s: float = Field(
+        default=3600.0,
+        ge=0,
+        le=1e9,
+        description="seconds for which the former pair stays in memory, so that a rollback is immediate",
+    )
+    shadow_share: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of time that the shadow of a staged pair may take from serving while images wait; it "
+        "takes more when the worker is idle",
+    )
+
+
+RESULTS_SUFFIX = ".results"
+
+
+class ResultsSettings(Group):
+    """The settings `[results]`: the result of each image is published on a Kafka topic."""
+
+    enabled: bool = Field(default=False, description="publish the result of each image on a Kafka topic too")
+    topic: KafkaName | None = Field(
+        default=None,
+        description=f"results topic; none: the topic's name with {RESULTS_SUFFIX}",
+        json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
+    )
+    when: Literal["early", "committed"] = Field(
+        default="early",
+        description="early: publish as soon as a batch is served, and perhaps again by another worker; committed: "
+        "publish only durable rows, up to sink.flush_age_s later; alerts are always about durable rows",
+    )
+    per: Literal["image", "batch"] = Field(default="image", description="one message for an image, or one for a batch")
+    form: Literal["json", "arrow"] = Field(
+        default="json",
+        description="format of the messages; arrow (an IPC stream with a row for each image) needs per = batch",
+    )
+    days: int = Field(
+        default=7, ge=1, le=36_500, description="days for which the topic keeps messages, if it is created here"
+    )
+
+    def topic_of(self, images: str) -> str:
+        """Return the topic of results for the topic `images`."""
+        return self.topic or f"{images}{RESULTS_SUFFIX}"
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield a mistake for Arrow messages with a single image each. See `Group`."""
+        if self.form == "arrow" and self.per == "image":
+            yield "form", "arrow needs batches; set results.per to batch, or form to json"
 
 
 class Settings(Group):

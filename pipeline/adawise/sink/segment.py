@@ -9,7 +9,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
     adawise.lineage    the segments before this one, with a checksum of its own (`Lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
-    adawise.alerts     SHA-256 and JSON of `adawise.publish.alerts.machine`; likewise, and only if there are rules
+    adawise.alerts     SHA-256 and JSON of `adawise.publish.alerts`; likewise, and only if there are rules
     adawise.tells      when the results are published; likewise, and only if they are
     adawise.pairs      SHA-256 and JSON: which pairs of models served from where on (`records.Switch`); likewise
     adawise.later      SHA-256 and, as the trace, its columns that were added later, which earlier versions ignore

@@ -25,9 +25,8 @@ from adawise.records import Frame, TopicPartition
 from adawise.text import as_duration, shared_layers
 from adawise.watch.backlog import PartitionLag, Rates, backlog_facts
 from adawise.watch.camera import LiveCamera
-from adawise.watch.details import worker_facts
+from adawise.watch.details import HintPlaces, worker_facts
 from adawise.watch.health import Health
-from adawise.watch.hints import HintPlaces
 from adawise.watch.row import CameraRow, CameraState, CameraView, LiveView, rates
 from adawise.watch.state import GONE_S, CameraFacts, StatePolicy, counted, state
 from adawise.worker.events import (

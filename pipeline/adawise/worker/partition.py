@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost
 from adawise.ports import Head, Publication, SegmentDraft, Served, When
-from adawise.publish.alerts.machine import PartitionAlerts
-from adawise.publish.alerts.rules import Rule
+from adawise.publish.alerts import PartitionAlerts, Rule
 from adawise.records import (
     BatchTrace,
     DecodedMessage,

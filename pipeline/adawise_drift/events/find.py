@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.labels.arrays import Floats, Integers
-from adawise_drift.changes.cycle import daily_cycle
-from adawise_drift.changes.find import Change, Sensitivity, block_means, find_changes
+from adawise_drift.changes.find import Change, Sensitivity, block_means, daily_cycle, find_changes
 from adawise_drift.changes.times import DAY_US
 from adawise_drift.events.measures import MEASURES, Binned, Measure, Mixed, filled
 from adawise_drift.events.result import DriftEvent, Model, Shape

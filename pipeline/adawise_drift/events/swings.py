@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.labels.arrays import Floats, Integers
-from adawise_drift.changes.cycle import by_day, daily_cycle
-from adawise_drift.changes.find import Change, Sensitivity, find_changes
+from adawise_drift.changes.find import Change, Sensitivity, by_day, daily_cycle, find_changes
 from adawise_drift.changes.times import DAY_US, HOUR_US, local_us, utc_us
 from adawise_drift.events.result import Shape
 

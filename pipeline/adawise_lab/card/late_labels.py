@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -19,8 +21,8 @@ from torch import Tensor
 
 from adawise.adapt.objective import ERRORS_A_NAT
 from adawise.adapt.surrogate import Array
-from adawise.app.decoder import open_decoder
 from adawise.app.model import ModelPair, load_model, meant
+from adawise.app.policies import open_decoder
 from adawise.app.prompts import read_lines
 from adawise.app.signals import stop_signals
 from adawise.card.card import Card, LabelBias, read_card
@@ -28,8 +30,9 @@ from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.labels.compare.result import RunDifference
 from adawise.labels.folders.recording import recorded_rows
-from adawise.output.read.rows import read_traces
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordedLog
+from adawise.records import RowId
 from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from adawise.sink.files import segment_keys
@@ -44,7 +47,6 @@ from adawise_lab.card.bias import (
     CommonBias,
     LabelledCondition,
 )
-from adawise_lab.card.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise_lab.card.make import read_pixels
 from adawise_lab.labelled import logits_of
 
@@ -314,3 +316,73 @@ def _mean_alpha(root: str) -> float:
     table = read_traces(root, columns=["alpha", "images"]).table()
     alphas, images = (table[name].to_numpy() for name in ("alpha", "images"))
     return float(alphas @ images / images.sum())
+
+
+try:
+    import duckdb
+except ImportError as error:
+    raise SettingsError(
+        "labels that came late need the package duckdb; install it with: pip install 'adawise[report]'"
+    ) from error
+
+_KEY = ("topic", "partition", "stream_id")
+_ROWS = (
+    *(*_KEY, "offset", "index", "captured_at", "kafka_timestamp", "time", "status", "batch_number", "true_label"),
+    *("label", "top_labels", "zero_shot_label", "fine_tuned_label"),
+)
+_BATCHES = (*_KEY, "batch_number", "first_offset", "last_offset", "condition")
+_RENAMED = "topic AS t, partition AS p, stream_id AS s, batch_number AS b, first_offset, last_offset, condition"
+
+_BY_CONDITION = """
+SELECT topic, partition, "offset", "index", any_value(truth),
+       coalesce(stream_id, 'no name') || ', ' || coalesce(
+           'condition ' || any_value(condition), any_value(make_timestamp(epoch_us(time))::DATE)::VARCHAR, 'no time'
+       ) AS name, coalesce(any_value(first_offset), any_value(batch_number))
+FROM labelled LEFT JOIN batches ON labelled.topic = t AND labelled.partition = p AND labelled.stream_id = s
+     AND labelled.batch_number = b AND "offset" BETWEEN first_offset AND last_offset
+GROUP BY topic, partition, "offset", "index", stream_id
+ORDER BY topic, partition, "offset", "index"
+"""
+
+
+class LabelledRow(NamedTuple):
+    """A row of a known class, the name of its condition, and its batch, by the batch's first offset.
+
+    For a batch without a trace, the batch's number in its stream takes the place of the first offset.
+    """
+
+    row_id: RowId
+    truth: str
+    condition: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """The rows in the order of their messages, the source of their labels, and notes on labels that were not used."""
+
+    rows: tuple[LabelledRow, ...]
+    source: str
+    notes: tuple[str, ...]
+
+
+def labelled_rows(root: str, classes: Collection[str], *, file: str | None = None, within_us: int = 0) -> LabelledRows:
+    """Return the accepted rows under a root that have a label, as `label` joins them.
+
+    Raises:
+        SettingsError: no worker wrote there, or as `label`.
+        ChainError, StoreUnavailable: as `label`.
+    """
+    from adawise.labels.join import label  # imported here, after the check for DuckDB above
+    from adawise.output.read.duckdb_rows import translated
+
+    with translated(root), closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        read_predictions(root, columns=_ROWS).relation(connection).create_view("predictions")
+        read_traces(root, columns=_BATCHES).relation(connection).project(_RENAMED).create_view("batches")
+        found = label(connection, root, file=file, within_us=within_us, classes=classes)
+        rows = tuple(
+            LabelledRow(RowId(*place), truth, condition, batch)
+            for *place, truth, condition, batch in connection.execute(_BY_CONDITION).fetchall()
+        )
+    return LabelledRows(rows, found.source, found.notes)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise_drift.changes.cycle import daily_cycle, daily_profile
+from adawise_drift.changes.find import daily_cycle, daily_profile
 from tests.drift.series import DAY_US, holding, times
 
 AT = times(6 * 144)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adawise.__main__ import main
-from adawise_drift.changes.cycle import daily_cycle
+from adawise_drift.changes.find import daily_cycle
 from adawise_drift.changes.times import Clocks, local_us, parse_clocks, utc_us
 from tests.drift.worlds import CLASSES, DAY_US, HOUR_US, IMAGES, PIXELS, CameraWorld, write
 

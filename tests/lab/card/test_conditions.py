@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from adawise.records import RowId
 from adawise.sink import schemas
-from adawise_lab.card.conditions import labelled_rows
+from adawise_lab.card.late_labels import labelled_rows
 from tests.drift.answers import BEGIN_US, World, labels_csv, write
 
 CLASSES = ("bus", "car", "dog")

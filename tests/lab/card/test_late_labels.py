@@ -24,7 +24,7 @@ from adawise.app.pairs import begin_orders, starting_pair
 from adawise.app.signals import INTERRUPTED
 from adawise.card.card import BIASED, Card, read_card
 from adawise.clip.heads import heads_path
-from adawise.labels.columns import LabelColumns
+from adawise.labels.message import LabelColumns
 from adawise.output.read.rows import read_traces
 from adawise.pairs.orders import read_orders
 from adawise.ports import TopicIdentity

@@ -16,8 +16,7 @@ from adawise.errors import Lost, Reason, SettingsError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
-from adawise.output.finding import Finding
-from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE
+from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Finding
 from adawise.output.verify.root import verify, verify_root, walk
 from adawise.output.verify.show import as_document
 from adawise.ports import SegmentDraft, TopicIdentity

@@ -11,8 +11,16 @@ import pytest
 
 from adawise.errors import Reason
 from adawise.ports import Served
-from adawise.publish.results.message import ARROW_SCHEMA, BATCH, IMAGE, Envelope, EventMessage, messages_of
-from adawise.publish.results.served import result_of_frame, results_of_batch
+from adawise.publish.results.message import (
+    ARROW_SCHEMA,
+    BATCH,
+    IMAGE,
+    Envelope,
+    EventMessage,
+    messages_of,
+    result_of_frame,
+    results_of_batch,
+)
 from adawise.records import RowResult
 from adawise.sink.columns import prediction_table, results_of
 from tests.sink.building import CLASSES, TP, draft, frame, served

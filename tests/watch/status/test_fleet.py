@@ -175,7 +175,8 @@ def test_a_camera_that_has_left_the_window_is_as_old_as_its_own_last_image_whate
 
 
 def report(worker: str, **fields: object) -> bytes:
-    return json.dumps({"layout": 1, "worker": worker, "again_s": 10.0, **fields}).encode()
+    pairs: dict[str, object] = {"pairs": {}, "partitions": {}, "loads": {}}
+    return json.dumps({"layout": 1, "worker": worker, "again_s": 10.0, **pairs, **fields}).encode()
 
 
 def overloaded(yard: Yard) -> BrokerFacts:
@@ -219,7 +220,7 @@ def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_pa
     ill = {"status": "ready", "reasons": [why]}
     store.put(layout.worker_key("a"), report("host-a:41", **ill, waits_for={"broker": {"seconds": 120.0}}))
     store.put(layout.worker_key("b"), report("host-b:7", status="joining", reasons=["the group is not joined"]))
-    store.put(layout.worker_key("c"), report("host-c:9", pairs={}, partitions={}, loads={}))  # of an earlier version
+    store.put(layout.worker_key("c"), report("host-c:9"))  # of an earlier version
     store.put(layout.worker_key("d"), b"{half")
     store.now = datetime.fromtimestamp(NOW_S - 31, UTC)
     store.put(layout.worker_key("e"), report("host-e:1", **ill))  # it was killed

@@ -10,7 +10,7 @@ from random import Random
 
 from adawise.app.http import rows_port
 from adawise.settings import HttpSettings
-from adawise.watch.hints import HintPlaces
+from adawise.watch.details import HintPlaces
 from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraState, CameraView, ConditionRow, LiveView
 
 NOW_S = 1_790_812_800.0

@@ -15,7 +15,6 @@ from adawise.output.compaction import check
 from adawise.output.compaction.check import Covered
 from adawise.output.compaction.segments import ChainIdentity
 from adawise.output.consistency import ReadState, StateAccounts
-from adawise.output.finding import Finding
 from adawise.output.verify.findings import (
     DERIVE,
     KEEP,
@@ -25,6 +24,7 @@ from adawise.output.verify.findings import (
     Broken,
     BrokerLog,
     ChainReport,
+    Finding,
     damage,
 )
 from adawise.ports import TopicIdentity

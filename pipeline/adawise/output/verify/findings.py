@@ -1,4 +1,4 @@
-"""The findings of `verify`, and its questions to a broker: the values that its parts share."""
+"""The findings of `verify` and `status`, and the questions of `verify` to a broker: the values that its parts share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from adawise.output.finding import Finding
+from typing_extensions import override
+
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import Beginning
 from adawise.sink.invariant import Offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be, and where it was found; `verify` names the file."""
+
+    kind: str  # a stable word
+    where: str  # the partition, camera or worker; "" for the whole fleet
+    what: str  # a sentence
+    remedy: str = ""  # what to do about it
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+
 
 RESTORE = "restore the file from a backup"
 RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do"

@@ -12,9 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
-from adawise.output.finding import Finding
 from adawise.output.verify.chain import ChainCheck
-from adawise.output.verify.findings import STALE, Broken, BrokerLog, ChainReport, RootReport, UnreadPartition, damage
+from adawise.output.verify.findings import (
+    STALE,
+    Broken,
+    BrokerLog,
+    ChainReport,
+    Finding,
+    RootReport,
+    UnreadPartition,
+    damage,
+)
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import read_origin, read_sink_id

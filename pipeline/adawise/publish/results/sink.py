@@ -14,8 +14,15 @@ from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
 from adawise.ports import Publication, Served, ServedBy, When
 from adawise.publish.outbox import Outbox, Producer, producer_of
 from adawise.publish.results.alert import message_of_alert
-from adawise.publish.results.message import Envelope, EventMessage, Form, Per, messages_of
-from adawise.publish.results.served import result_of_frame, results_of_batch
+from adawise.publish.results.message import (
+    Envelope,
+    EventMessage,
+    Form,
+    Per,
+    messages_of,
+    result_of_frame,
+    results_of_batch,
+)
 from adawise.records import Alert, Frame, RowResult
 
 MESSAGE_BYTES = 2**20 - HEADERS_ROOM_BYTES

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from adawise.output.finding import Finding
+from adawise.output.verify.findings import Finding
 from adawise.watch.backlog import BEHIND_S, PartitionLag
 from adawise.watch.row import CameraState
 

@@ -7,8 +7,7 @@ from datetime import datetime
 from adawise.records import TopicPartition
 from adawise.text import as_duration, shared_layers
 from adawise.watch.backlog import backlog_facts
-from adawise.watch.details import Facts, Groups, number, rejected_words
-from adawise.watch.hints import HintPlaces
+from adawise.watch.details import Facts, Groups, HintPlaces, number, rejected_words
 from adawise.watch.row import STEPS, CameraRow, CameraState, CameraView, LiveView, rates
 from adawise.watch.status.facts import CameraStatus, FleetStatus, PartitionStatus
 

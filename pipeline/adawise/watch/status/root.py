@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
 from adawise.errors import ChainError
+from adawise.pairs.reports import read_reports
 from adawise.records import TopicPartition
 from adawise.sink import claims, holes, layout, owner
 from adawise.sink.files import newest_names
@@ -24,7 +26,6 @@ from adawise.store.store import Store, free_bytes
 from adawise.watch.status import segments
 from adawise.watch.status.facts import WorkerStatus
 from adawise.watch.status.segments import SegmentFacts
-from adawise.watch.status.workers import read_workers
 
 _THREADS = 16
 _AHEAD = 8, 32  # segments of a partition that are read at once: at first, and at most; doubled each time
@@ -106,7 +107,7 @@ class RootReader:
             most = max(_LEAST, _SEGMENTS // max(1, len(tps))), _BYTES // max(1, len(tps))
             chains = pool.map(lambda tp: self._chain(tp, since_s, most, readers), tps)
             self._known = {chain.tp: chain for chain in chains}
-        workers = () if now_s is None else read_workers(self._store, now_s)
+        workers = () if now_s is None else _ill_workers(self._store, now_s)
         return RootFacts(root_id, owned, is_replay, self._known, workers, free_bytes(self._store))
 
     def _chain(
@@ -185,3 +186,22 @@ def _expected(data: bytes | None, key: str) -> bytes:
     if data is None:
         raise ChainError(f"{key}: expected the segment that was listed, but it is gone; restore it")
     return data
+
+
+def _ill_workers(store: Store, now_s: float) -> list[WorkerStatus]:
+    """Return the workers that have reported a problem lately, sorted by name.
+
+    Ages are by the local clock, so that nothing is written. `adawise pair list` names damaged reports.
+    """
+    return [
+        WorkerStatus(
+            worker=found.worker,
+            age_s=found.age_s,
+            status=found.report.status,
+            reasons=found.report.reasons,
+            waits_for={party: wait.seconds for party, wait in found.report.waits_for.items()},
+            is_store_full=any(wait.full for wait in found.report.waits_for.values()),
+        )
+        for found in read_reports(store, datetime.fromtimestamp(now_s, UTC))[0]
+        if found.report.status and found.is_here
+    ]

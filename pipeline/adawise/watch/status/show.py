@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from adawise.output.finding import Finding
+from adawise.output.verify.findings import Finding
 from adawise.text import as_duration, counted
 from adawise.watch.backlog import caught_up_in
 from adawise.watch.row import CameraState

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from adawise.errors import StoreFull
-from adawise.output.finding import Finding
+from adawise.output.verify.findings import Finding
 from adawise.text import as_duration
 from adawise.watch.backlog import BEHIND_S
 from adawise.watch.row import CameraState

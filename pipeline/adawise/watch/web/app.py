@@ -36,8 +36,7 @@ from adawise.watch.health import ProbeAnswer
 from adawise.watch.metrics import MetricSpec
 from adawise.watch.row import Provider
 from adawise.watch.web.access import CAMERA_PATH, COOKIE, COOKIE_S, METRICS_PATH, PAGES, Access, Guard
-from adawise.watch.web.camera import camera_document
-from adawise.watch.web.feed import EventFeed, TooManyViewers
+from adawise.watch.web.feed import EventFeed, TooManyViewers, camera_document
 
 Read = TypeVar("Read")
 

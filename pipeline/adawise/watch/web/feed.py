@@ -1,7 +1,8 @@
-"""The server-sent events of the live page: first all rows, then the rows that changed, to a bounded number of browsers.
+"""The JSON of the live page and of one camera's own page, and the server-sent events that carry it to browsers.
 
-One update per second is computed for all browsers together, and none while no browser is connected. A browser that does
-not keep up is disconnected. It reconnects by itself and receives all rows again.
+The events have first all rows, then the rows that changed, and go to a bounded number of browsers. One update per
+second is computed for all browsers together, and none while no browser is connected. A browser that does not keep up is
+disconnected. It reconnects by itself and receives all rows again. The pages insert all texts as text, never as markup.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from adawise.watch.row import STEP_S, STEPS, CameraRow, LiveView, Provider
+from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraView, LiveView, Provider
 
 MOST_VIEWERS = 32
 PERIOD_S = 1.0
@@ -199,3 +200,27 @@ def row_document(row: CameraRow, known: CameraRow | None = None) -> dict[str, An
 def rounded(value: float | None, digits: int) -> float | None:
     """Return the value rounded; None if it is None or nan, which JSON cannot have."""
     return None if value is None or value != value else round(value, digits)
+
+
+def camera_document(view: CameraView) -> dict[str, Any]:
+    """Return the content of a camera's page as a JSON object; times are Unix seconds."""
+    return {
+        "title": view.title,
+        "now": round(view.now_s, 1),
+        "step": STEP_S,
+        "steps": STEPS,
+        "row": row_document(view.row),
+        "facts": [[heading, [*map(list, facts)]] for heading, facts in view.facts],
+        "conditions": [
+            {
+                "number": each.number,
+                "alpha": rounded(each.alpha, 2),
+                "seen": rounded(each.last_seen_s, 1),
+                "returns": each.returns,
+                "current": each.is_current,
+            }
+            for each in view.conditions
+        ],
+        "conditions_seen": view.conditions_seen,
+        "hints": [{"heading": hint.heading, "steps": [*map(list, hint.steps)]} for hint in view.hints],
+    }

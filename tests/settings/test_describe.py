@@ -10,9 +10,8 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.settings import Settings, read
-from adawise.settings.describe import SETTINGS
+from adawise.settings.describe import NO_DEFAULT, SETTINGS, template
 from adawise.settings.requirements import NEEDED
-from adawise.settings.template import NO_DEFAULT, template
 
 Captured = pytest.CaptureFixture[str]
 DEFAULT = re.compile(r"#(\w+ = .*)")  # a comment proper has a blank behind its #

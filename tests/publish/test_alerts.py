@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.ports import Served
-from adawise.publish.alerts.machine import PartitionAlerts, without_news
-from adawise.publish.alerts.rules import LabelRule, Rule, SilenceRule, digest
+from adawise.publish.alerts import LabelRule, PartitionAlerts, Rule, SilenceRule, digest, without_news
 from adawise.records import Alert, Predictions
 from tests.sink.building import CLASSES, TP, frame, served
 

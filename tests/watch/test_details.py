@@ -14,7 +14,7 @@ from adawise.app.http import hint_places
 from adawise.cli import command_of
 from adawise.cli.parser import parse
 from adawise.settings import Settings
-from adawise.watch.hints import HintPlaces, RecordingPlace, shell_word
+from adawise.watch.details import HintPlaces, RecordingPlace, shell_word
 
 NAMES = [
     *(
