@@ -120,7 +120,7 @@ def main() -> None:
 
         worker._switch = timed  # type: ignore[method-assign]
         worker.run()
-        report, shadow = made[0]._worker_report(), seen
+        report, shadow = made[0]._pairs_report(), seen
         batch = median(sum(trace.milliseconds.values()) for _, trace in tally.served)
         after = [
             sum(next(trace for at, trace in tally.served if at > when).milliseconds.values())
@@ -133,8 +133,8 @@ def main() -> None:
             learned.append(time.perf_counter() - began)
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
         print(f"a pair alone {alone / 2**20:.0f} MiB; beside it:")
-        for pair, (seconds, size) in report.loads.items():
-            print(f"  {pair}: loaded in {seconds:.1f} s, {size / 2**20:.0f} MiB more")
+        for pair, load in report.loads.items():
+            print(f"  {pair}: loaded in {load.seconds:.1f} s, {load.bytes / 2**20:.0f} MiB more")
         print(f"a batch {batch:.1f} ms (median of {len(tally.served)})")
         print(f"switches of partitions: {', '.join(f'{1e3 * s:.2f}' for s in took)} ms")
         print(f"the first batch after each: {', '.join(f'{ms:.1f}' for ms in after)} ms")

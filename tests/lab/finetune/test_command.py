@@ -298,7 +298,7 @@ def test_each_stage_takes_the_passes_that_were_expected_of_it(
     four_classes(folder)
     monkeypatch.setattr("adawise_lab.finetune.finetune.Countdown", Counted)
     one_epoch = ("--finetune.validation-share", "0.5", "--finetune.epochs", "1")  # so that none is left out at the end
-    last = () if blocks is None else ("--finetune.blocks", str(blocks))
+    last = ("--finetune.blocks", str(blocks or "all"))
     assert finetune(folder, "--labelled", "four", *one_epoch, *last) == 0
     assert expected == pytest.approx({**taken, "verdict": 0.0}, rel=1e-3), "the share of a pair has four digits"
     assert list(expected) == ["training", "rehearsal", "new classes", "card", "verdict"]
