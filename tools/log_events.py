@@ -275,7 +275,7 @@ EVENTS: dict[str, LoggedEvent] = {
     "objective_chosen": LoggedEvent("The program chose the objective to minimise. The line says which and why."),
     "pixels_missed": LoggedEvent("The tables lack pixel statistics, which the streams need.", "Make the tables again."),
     "strategy_chosen": LoggedEvent("The line says what `auto` means with this card, where strategies are compared."),
-    "training_began": LoggedEvent("Fine-tuning began."),
+    "training_began": LoggedEvent("Fine-tuning began, with this learning rate and this many trained blocks."),
     "epoch_finished": LoggedEvent("An epoch of fine-tuning ended."),
     "memory_estimated": LoggedEvent(
         "The line estimates the memory of fine-tuning without activations, and the size of a checkpoint."

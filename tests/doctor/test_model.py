@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import pytest
 import torch
-from structlog.testing import capture_logs
 
 from adawise.app.model import ModelPair
 from adawise.app.pairs import document_of
@@ -185,14 +184,24 @@ def test_a_card_beside_theta_1_that_no_setting_names_is_a_warning(card: Path, tm
     assert module.pair(facts(beside, tmp_path)).status == "ok"
     written = theta_1.parent / "card.json"
     written.write_bytes(card.read_bytes())
-    with capture_logs() as lines:
-        answer = module.pair(facts(beside, tmp_path))
+    answer = module.pair(facts(beside, tmp_path))
     assert answer.status == "warn"
     assert f"may serve less than theta_0: set model.card = {json.dumps(str(written))}" in answer.detail
-    assert [line["card"] for line in lines if line["event"] == "card_left_out"] == [str(written)]
-    with capture_logs() as lines:
-        assert module.pair(facts(beside, tmp_path, card=written)).status == "ok"
-    assert not lines
+    assert module.pair(facts(beside, tmp_path, card=written)).status == "ok"
+    fixed = facts(beside, tmp_path)
+    search = fixed.settings.search.model_copy(update={"strategy": "fixed"})
+    fixed.settings = fixed.settings.model_copy(update={"search": search})
+    assert module.pair(fixed).status == "ok"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "of another pair"])
+def test_a_file_beside_theta_1_that_is_no_card_of_this_pair_is_not_recommended(
+    card: Path, tmp_path: Path, content: str
+) -> None:
+    other = write_pair(tmp_path / "pair", seed=1)
+    beside = Path(other.theta_1.removeprefix("local-dir:")).parent / "card.json"
+    beside.write_text(content if content != "of another pair" else card.read_text())
+    assert module.pair(facts(other, tmp_path)).status == "ok"
 
 
 def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becomes_of_the_streams(

@@ -126,7 +126,7 @@ def test_a_rate_that_made_a_pair_that_must_not_serve_is_not_chosen(
     monkeypatch.setattr("sys.argv", [*command[:-4], "--recipes", "all,2e-5 four,2e-5"])
     with pytest.raises(SystemExit):
         blocks.main()
-    assert "'four'; expected BLOCKS,RATE" in capsys.readouterr().err
+    assert "'four,2e-5' is no recipe; expected BLOCKS,RATE" in capsys.readouterr().err
 
 
 def test_a_training_that_diverged_ends_no_sweep_and_a_report_without_a_full_recipe_says_so(

@@ -68,7 +68,7 @@ FRESH = ("h", "i", "j")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
 _FAILED = "failed.txt"  # in the folder of a run whose command failed, until it is made
-_MISTAKE = 2  # exit code of a command that has a mistake
+_FAILURE, _MISTAKE = 1, 2  # exit codes of a command that failed, or has a mistake; others are of one that was killed
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
 _BY_UPDATES = "auto"  # the rate that `finetune` takes by itself
@@ -116,9 +116,12 @@ def _recipe(name: str) -> BlocksRecipe:
     """Return the recipe with that name. Raises ValueError if it is none."""
     layers, _, rate = name.partition(",")
     blocks, _, rank = layers.partition("r")
-    if rate != _BY_UPDATES and not _number(rate) > 0:
-        raise ValueError(f"the rate of {name} is not above 0")
-    return BlocksRecipe(None if blocks == "all" else int(blocks), rate, int(rank) if rank else None)
+    try:
+        if rate != _BY_UPDATES and not _number(rate) > 0:
+            raise ValueError
+        return BlocksRecipe(None if blocks == "all" else int(blocks), rate, int(rank) if rank else None)
+    except ValueError:
+        raise ValueError(f"{name!r} is no recipe") from None
 
 
 def _number(rate: str) -> float:
@@ -497,8 +500,9 @@ def main() -> None:
                     if error.returncode == _MISTAKE:  # all others would end so
                         raise
                     if not (place / _REJECTED).exists():
-                        place.mkdir(parents=True, exist_ok=True)
-                        (place / _FAILED).write_text(f"{error}\n")
+                        if error.returncode == _FAILURE:
+                            place.mkdir(parents=True, exist_ok=True)
+                            (place / _FAILED).write_text(f"{error}\n")
                         print(f"{name} {recipe.name} {seed}: {error}", file=sys.stderr, flush=True)
                         continue
                 print(

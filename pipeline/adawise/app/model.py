@@ -27,7 +27,7 @@ from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
-from adawise.errors import CardError, SettingsError
+from adawise.errors import AdawiseError, CardError, SettingsError
 from adawise.ports import ServedBy
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
@@ -144,8 +144,6 @@ def open_pair(
         except CardError as error:
             raise CardError(f"model.card {settings.card}: {error}") from error
         _use_heads(classifier, card, settings.card)
-    elif with_card and (beside := card_left_out(settings)) is not None:
-        _log.warning("card_left_out", card=str(beside), note=CARD_LEFT_OUT)
     _use_cache(classifier, settings)
     return ModelPair(checkpoints, classifier, classes, card)
 
@@ -183,7 +181,7 @@ def heads_folder(settings: ModelSettings) -> Path | None:
         return None
 
 
-def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
+def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier, *, logs: bool = True) -> None:
     """Refuse a card of another pair; log a warning for one of an earlier preprocessing or another rendition.
 
     Raises:
@@ -196,7 +194,7 @@ def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> 
         classifier.alphas,
         continues=(note.made_with,) if note is not None and otherwise else ours.continues,
     )
-    if note is not None:
+    if note is not None and logs:
         _log.warning(note.event, made_with=note.made_with, now=ours.id, note=note.text)
 
 
@@ -208,14 +206,15 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
-def card_left_out(settings: ModelSettings) -> Path | None:
-    """Return the card that `adawise finetune` wrote beside theta_1, if `model.card` names none."""
-    theta_1 = settings.theta_1 or ""
-    if settings.card is not None or not theta_1.startswith(LOCAL_FOLDER):
+def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
+    """Return the card of this pair and these classes that lies beside theta_1, if alpha is searched without a card."""
+    theta_1 = settings.model.theta_1 or ""
+    if model.card is not None or settings.search.strategy == "fixed" or not theta_1.startswith(LOCAL_FOLDER):
         return None
-    beside = Path(theta_1.removeprefix(LOCAL_FOLDER)).parent / "card.json"
-    with suppress(OSError):  # a folder that may not be read
-        return beside if beside.is_file() else None
+    beside = Path(theta_1.removeprefix(LOCAL_FOLDER)).resolve().parent / "card.json"
+    with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
+        check_card(read_card(beside), model.checkpoints, model.classifier, logs=False)
+        return beside
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from adawise.settings.group import Group
 
@@ -61,6 +61,13 @@ class FinetuneSettings(Group):
         "equal in both models, and are computed once an image whatever alpha is tried. auto: a third of the blocks; "
         "all with flyp, or where the tower has no blocks",
     )
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _none_is_all(cls, value: object) -> object:
+        """Read `none`, the default of 0.3, as what it meant."""
+        return "all" if value is None or (isinstance(value, str) and value.lower() == "none") else value
+
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="random seed of split, order, crops and prompts")
     tensorboard: bool = Field(
         default=False, description="write the training curve for TensorBoard into the folder tensorboard of --output"

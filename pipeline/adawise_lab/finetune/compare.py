@@ -18,6 +18,7 @@ import structlog
 
 from adawise.clip.load import stated_blocks
 from adawise.errors import DivergedError, SettingsError, TrainingError
+from adawise.settings import FinetuneSettings
 from adawise_lab.evaluate.served import ServedImages, read_served
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.comparison import PAGE, RESULT, BlocksComparison, BlocksRun, choose
@@ -49,6 +50,8 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
         name = folder_name(blocks)
         _log.info("run_of_comparison_began", blocks=blocks, folder=name)
         failed, made = "", None
+        if request.resume or blocks is not numbers[0]:
+            request = _at_rate_of(request, numbers)
         with _timed(_request(request, blocks), seconds) as of_run:
             try:
                 made = finetune(of_run)
@@ -95,8 +98,8 @@ def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
     numbers = [blocks for blocks in BLOCKS if blocks is None or blocks < there]
     if len(numbers) < 2:
         raise SettingsError(
-            f"--compare-blocks: {there} blocks are recognised in this image tower, expected 3 or more. Leave it out to "
-            "train all layers"
+            f"--compare-blocks: {there} blocks are recognised in this image tower, expected 3 or more. Use "
+            "--finetune.blocks all instead, which trains all layers"
         )
     return numbers
 
@@ -111,6 +114,23 @@ def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> N
         )
     for folder in folders if not request.resume else ():
         folder.check(resume=False, overwrite=request.overwrite)
+
+
+def _at_rate_of(request: FinetuneRequest, numbers: Sequence[int | None]) -> FinetuneRequest:
+    """Return the request with the learning rate of the runs that were begun, where it is `auto`: runs have one rate.
+
+    What `auto` means depends on the epochs, and on the version.
+    """
+    if request.settings.finetune.learning_rate != "auto":
+        return request
+    for blocks in numbers:
+        folder = Folder(request.output / folder_name(blocks))
+        recorded = folder.recorded() or folder.rejected.recorded()
+        with suppress(KeyError, ValueError):  # there is no such run, or resuming it names what is damaged
+            recipe = request.settings.finetune.model_dump() | {"learning_rate": recorded["finetune.learning_rate"]}
+            settings = request.settings.model_copy(update={"finetune": FinetuneSettings.model_validate(recipe)})
+            return replace(request, settings=settings)
+    return request
 
 
 def _clear(output: Path) -> None:

@@ -295,7 +295,8 @@ class FinetuneRun:
             kept = f"the best epoch, {best.epoch}, is in {self.weights}" if best else "no epoch was finished"
             raise DivergedError(
                 f"training diverged in epoch {self.progress.epoch} at update {number + 1}: {error}; {kept}. "
-                "Lower finetune.learning_rate or lengthen finetune.warmup, and start with --overwrite."
+                f"Lower finetune.learning_rate (it was {self.recipe.learning_rate:g}) or lengthen finetune.warmup, and "
+                "start with --overwrite."
             ) from error
 
     def _decoded(self, epoch: int, order: Sequence[Sequence[Sequence[int]]], begin: int) -> Iterator[Pixels]:

@@ -215,13 +215,10 @@ def as_recorded(settings: Settings, folder: Folder) -> Settings:
     if not recorded:
         return settings
     then = {**IN_0_2, **recorded}
-    followed: dict[str, Any] = {}
     for name in ("learning_rate", "blocks"):
-        began = then.get(f"finetune.{name}", "")
-        if getattr(settings.finetune, name) == "auto" and began:
-            followed[name] = "all" if began == "None" else began
-    with suppress(ValueError):  # resuming reports a record that is damaged
-        settings = _with_recipe(settings, followed)
+        if getattr(settings.finetune, name) == "auto" and f"finetune.{name}" in then:
+            with suppress(ValueError):  # resuming names a value that is damaged
+                settings = _with_recipe(settings, {name: then[f"finetune.{name}"]})
     began = then.get("model.precision", "")
     if settings.model.precision != "auto" or began not in _SETTINGS:
         return settings
@@ -234,8 +231,6 @@ def as_recorded(settings: Settings, folder: Folder) -> Settings:
 
 
 def _with_recipe(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    if not values:
-        return settings
     recipe = FinetuneSettings.model_validate({**settings.finetune.model_dump(), **values})
     return settings.model_copy(update={"finetune": recipe})
 
@@ -294,7 +289,14 @@ def train(run: FinetuneRun, job: TrainingJob, bar: Countdown, forecast: Forecast
             run.start()
         done = run.progress
         zero = done.curve[0].accuracy
-        _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
+        _log.info(
+            "training_began",
+            images=len(run.train_rows),
+            held_out=len(run.held_out.rows),
+            theta_0=zero,
+            learning_rate=run.recipe.learning_rate,
+            blocks=run.recipe.blocks or "all",
+        )
         with trackers(job.settings.finetune, job.folder, run) as track:
 
             def on_update(images: int, loss: float) -> None:

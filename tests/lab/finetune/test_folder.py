@@ -130,7 +130,7 @@ def test_a_run_goes_on_in_the_number_format_in_which_it_began(
         ({}, {"finetune.learning_rate": "1e-05"}, (1e-5, "all")),  # of 0.2, which trained all blocks
         ({"blocks": 2}, {"finetune.learning_rate": "1e-05", "finetune.blocks": "None"}, (1e-5, 2)),  # is refused later
         ({"learning_rate": 1e-4}, {"finetune.learning_rate": "1e-05", "finetune.blocks": "4"}, (1e-4, 4)),
-        ({}, {"finetune.learning_rate": "fast", "finetune.blocks": "4"}, ("auto", "auto")),  # damaged
+        ({}, {"finetune.learning_rate": "fast", "finetune.blocks": "4"}, ("auto", 4)),  # damaged
     ],
 )
 def test_a_run_goes_on_with_the_rate_and_the_blocks_that_auto_meant_when_it_began(
