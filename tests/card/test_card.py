@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from adawise.adapt.objective import NAMES, atc, entropy, relative, tsallis
 from adawise.adapt.search import BatchTrials
-from adawise.adapt.strategies.warm import Exploration
 from adawise.card.advice import chosen
 from adawise.card.calibration import serving_ratio
 from adawise.card.card import (
@@ -171,19 +170,6 @@ def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
     back.check(IDENTITY, ALPHAS)
 
 
-def test_a_card_of_0_3_keeps_its_price_and_its_bytes_and_a_new_one_has_the_price_of_its_share(tmp_path: Path) -> None:
-    whole, of_0_3, new = a_card().sharing(1.0), replace(a_card(), tail_share=0.25), a_card().sharing(0.25)
-    assert whole == a_card()
-    assert "price_power" not in json.loads(of_0_3.to_json())
-    assert json.loads(new.to_json())["price_power"] == 0.5
-    for card, power in ((whole, 1.0), (of_0_3, 1.0), (new, 0.5)):
-        back = read_card(write(tmp_path, card.to_json()))
-        assert (back, back.digest, back.price_power) == (card, card.digest, power)
-        assert back.priced(Exploration(budget=3)) == Exploration(
-            budget=3, tail_share=card.tail_share, price_power=power
-        )
-
-
 def test_the_digest_changes_with_any_value() -> None:
     assert a_card().digest != a_card(temperature=(1.0, 1.0, 1.0)).digest
 
@@ -279,9 +265,6 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
         ("tail_share", 5e-324),  # a budget divided by it is infinite
         ("tail_share", 1.5),
         ("tail_share", True),
-        ("price_power", -0.5),
-        ("price_power", 1.5),
-        ("price_power", "0.5"),
         ("temperature", [1.0, 0.0, 1.0]),
         ("temperature", [1.0, -2.0, 1.0]),
         ("temperature", [1.0, 1.0]),

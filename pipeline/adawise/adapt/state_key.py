@@ -45,7 +45,6 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "offset_sd": 0.22,
     "persistence": 0.997,
     "tail_share": 1,
-    "price_power": 1,
 }
 
 

@@ -281,7 +281,7 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
         objective=objective,
         context=f"{name}@{digest(belongs_to)}",
         alpha=chosen.alpha,
-        exploration=model.card.priced(exploration(chosen)) if model.card else exploration(chosen),
+        exploration=replace(exploration(chosen), tail_share=model.card.tail_share if model.card else 1.0),
         fitted=model.card.surrogate(name) if model.card else None,
         trusted=model.card is not None and model.card.trusts(name),
     )

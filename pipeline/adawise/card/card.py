@@ -24,7 +24,6 @@ from torch import Tensor
 from adawise.adapt import objective as objectives
 from adawise.adapt.names import LEAST_TAIL_SHARE
 from adawise.adapt.objective import Objective, entropy
-from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
 from adawise.card.calibration import (
     calibration_error,
@@ -45,7 +44,6 @@ _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_CHARACTERS = 400  # characters of an error that a message quotes: a card may hold a million
 _ROUNDING = 1e-9  # tolerance: a difference and the ends of its interval are computed in different ways
-_PRICE_POWER = 0.5  # of new cards; chosen on development pairs (docs/measurements/method.md)
 _BARRIER = 0.01  # accuracy: if it falls further below the worse endpoint, the path has a barrier
 
 
@@ -198,8 +196,6 @@ class Card:
         bias: None if no late labels spoke against an objective. Its nats are part of that objective's `levels`.
         tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, from .0001
             to 1; 1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
-        price_power: the power of `tail_share` by which the price of a probe falls, from 0 to 1; 1 if the two models
-            share no layers, and in cards of 0.3.
     """
 
     identity: Mapping[str, str]
@@ -224,7 +220,6 @@ class Card:
     tells_ends_apart: bool = False
     bias: LabelBias | None = None
     tail_share: float = 1.0
-    price_power: float = 1.0
 
     @property
     def best_alpha(self) -> float:
@@ -254,14 +249,6 @@ class Card:
             case "atc":
                 return objectives.atc(self.temperature, self.threshold)
         raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
-
-    def sharing(self, tail_share: float) -> Card:
-        """Return this card for a pair whose second alpha costs `tail_share` of a forward, in (0, 1]."""
-        return replace(self, tail_share=tail_share, price_power=_PRICE_POWER if tail_share < 1.0 else 1.0)
-
-    def priced(self, exploration: Exploration) -> Exploration:
-        """Return the policy with what a second alpha of this pair costs."""
-        return replace(exploration, tail_share=self.tail_share, price_power=self.price_power)
 
     def corrected(self, bias: LabelBias) -> Card:
         """Return this card with a bias.
@@ -301,8 +288,6 @@ class Card:
             del content["bias"]
         if self.tail_share == 1.0:  # as those of versions that knew no shared layers
             del content["tail_share"]
-        if self.price_power == 1.0:  # as those of 0.3
-            del content["price_power"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
@@ -350,7 +335,6 @@ def read_card(path: Path) -> Card:
         data.setdefault("tells_ends_apart", False)
         data.setdefault("bias", None)
         data.setdefault("tail_share", 1.0)
-        data.setdefault("price_power", 1.0)
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(ObjectiveResult(**result) for result in data["judged"])
@@ -403,8 +387,6 @@ def _check_values(card: Card) -> None:
             _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
     share = card.tail_share
     _expect("tail_share", "a share from 0.0001 to 1", share, _are_numbers(share) and LEAST_TAIL_SHARE <= share <= 1.0)
-    power = card.price_power
-    _expect("price_power", "a number from 0 to 1", power, _are_numbers(power) and 0.0 <= power <= 1.0)
     holds = isinstance(card.tells_ends_apart, bool)
     _expect("tells_ends_apart", "true or false", card.tells_ends_apart, holds)
     if (interval := card.fine_tuned_interval) is not None:

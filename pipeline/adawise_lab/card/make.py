@@ -126,7 +126,7 @@ def evaluated_card(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         like=like,
     )
-    card = replace(card, judged=evaluate_conditions(home, shifted, card)).sharing(model.checkpoints.tail_share)
+    card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
     if not shifted:
         return card, None
     judgement = assess_pair(card, [replace(home, name=group), *shifted])

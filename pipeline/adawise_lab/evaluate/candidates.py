@@ -19,7 +19,7 @@ from adawise.errors import SettingsError
 
 _FROM_0 = ("conditions", "min_images")  # whole numbers from 0 on; the others start at 1
 _SHARES = ("alpha", "hazard", "drifting", "disagreement")
-_OF_THE_PAIR = ("tail_share", "price_power")  # the card has them
+_OF_THE_PAIR = ("tail_share",)  # follows from the weights; the card has it
 PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one setting of `warm` that trades forwards for regret
 SLOW = ("botorch",)  # fits a model for each batch, hundreds of milliseconds; runs only if named
 
@@ -57,7 +57,7 @@ class Candidate:
             objective=objective,
             context=f"{self.objective}@evaluate",
             alpha=self.alpha,
-            exploration=self.exploration if card is None else card.priced(self.exploration),
+            exploration=replace(self.exploration, tail_share=1.0 if card is None else card.tail_share),
             fitted=None if card is None else card.surrogate(self.objective),
             trusted=card is not None and card.trusts(self.objective),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -191,7 +191,7 @@ def _card(
             identity={"table": table.name},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        card, source = card.sharing(tail_share), f"fitted on {table.name}"
+        card, source = replace(card, tail_share=tail_share), f"fitted on {table.name}"
     elif settings.model.card is not None:
         card, source = read_card(settings.model.card), f"of {settings.model.card}"
     else:

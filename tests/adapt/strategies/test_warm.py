@@ -84,22 +84,6 @@ def test_a_higher_price_buys_fewer_looks() -> None:
     assert spent[1] > spent[2]
 
 
-def test_the_price_of_a_probe_falls_with_the_power_of_the_share_that_it_costs() -> None:
-    weathers = [Weather(0.2)] * 12 + [Weather(0.9)] * 12
-
-    def served(**policy: float) -> list[tuple[float, int]]:
-        outcomes = drive(warm(tail_share=0.25, **policy), weathers)
-        return [(trial.alpha, trial.images) for outcome in outcomes for trial in outcome.trials]
-
-    assert served(price_power=0.5) == served(price=0.03 / 0.25**0.5)
-    assert sum(images for _, images in served(price_power=0.5)) < sum(images for _, images in served())
-
-
-def test_a_pair_that_shares_nothing_has_the_key_of_before_and_so_has_a_card_of_0_3() -> None:
-    assert "price_power" not in json.loads(warm(tail_share=0.25).key)
-    assert json.loads(warm(tail_share=0.25, price_power=0.5).key)["price_power"] == 0.5
-
-
 def test_a_quiet_stream_is_looked_at_all_the_same_on_the_clock() -> None:
     outcomes = drive(warm(price=1e3, every=5), [Weather(0.5)] * 21)
     assert [i for i, trigger in enumerate(triggers(outcomes)) if trigger == "clock"] == [4, 9, 14, 19]

@@ -54,16 +54,10 @@ def test_an_objective_that_was_fitted_under_shift_needs_no_guard_against_over_co
 
 def test_a_probe_costs_the_share_of_a_forward_that_the_card_says() -> None:
     (candidate,) = read("warm")
-    card = a_card(temperature=1.0)
-    for given, policy in (
-        (None, DEFAULT),
-        (card.sharing(1.0), DEFAULT),
-        (card.sharing(0.25), replace(DEFAULT, tail_share=0.25, price_power=0.5)),
-        (replace(card, tail_share=0.25), replace(DEFAULT, tail_share=0.25)),  # a card of 0.3
-    ):
-        built = candidate.build(GRID, tsallis, given)
+    for card, share in ((None, 1.0), (replace(a_card(temperature=1.0), tail_share=0.25), 0.25)):
+        built = candidate.build(GRID, tsallis, card)
         assert isinstance(built, WarmSearch)
-        assert built.policy == policy
+        assert built.policy == replace(DEFAULT, tail_share=share)
 
 
 def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None:
@@ -80,7 +74,6 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
         ("warm@gini", "there is no objective 'gini'; expected one of auto, tsallis, entropy"),
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:tail_share=0.5", "there is no option 'tail_share'; expected one of alpha, budget"),
-        ("warm:price_power=0.5", "there is no option 'price_power'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
         ("warm:budget", "budget: expected a value of type int, got ''"),
         ("fixed:alpha=2", "alpha: expected a number from 0 to 1, got 2"),

@@ -55,9 +55,7 @@ class Exploration:
         drifting: probability at first that a stream's curve drifts; the stream learns its own. 0 means never.
         alarm: let the entropy of standardised logits cap alpha (`adapt/alarm.py`).
         tail_share: the cost of classifying an image at a second alpha, as a share of a forward; below 1 if the two
-            models share their first layers (`Card.tail_share`). Budgets are of whole forwards.
-        price_power: the power of `tail_share` by which the price of a probe falls (`Card.price_power`). At 1 a probe
-            has the price of the arithmetic that it takes; at .5 half of what is saved, as a factor, is not spent.
+            models share their first layers (`Card.tail_share`). Prices and budgets are of whole forwards.
     """
 
     budget: int = 5
@@ -78,7 +76,6 @@ class Exploration:
     drifting: float = 0.3
     alarm: bool = True
     tail_share: float = 1.0
-    price_power: float = 1.0
 
 
 _JUMPED = 0.5  # probability above which a batch counts as one of another condition
@@ -125,7 +122,6 @@ class WarmSearch(OnGrid):
             offset_sd=prior.offset_sd,
             persistence=prior.persistence,
             tail_share=policy.tail_share,
-            price_power=policy.price_power,
         )
 
     @cached_property
@@ -268,7 +264,7 @@ class WarmSearch(OnGrid):
             current,
             hypotheses,
             state.noise,
-            price=self.policy.price * self.policy.tail_share**self.policy.price_power,
+            price=self.policy.price * self.policy.tail_share,
             smallest=self.policy.images,
             left=int((forwards - 1.0) * trials.images / self.policy.tail_share),
             broken=set(state.broken) - {current},  # its values in this batch are all finite
