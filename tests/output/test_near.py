@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adawise.errors import SettingsError
-from adawise.output.near import did_you_mean, expect_outputs, no_output
+from adawise.output.near import did_you_mean, expect_begun, expect_outputs, no_output
 from adawise.sink import layout
 
 
@@ -46,3 +46,12 @@ def test_a_local_folder_is_looked_at_before_anything_is_loaded(runs: Path) -> No
     expect_outputs([str(runs / "yard"), str(runs / "hall")])
     with pytest.raises(SettingsError, match=r"no output of a worker in .*/yrad; .* did you mean .*/yard"):
         expect_outputs([str(runs / "hall"), str(runs / "yrad")])
+
+
+def test_only_a_root_without_the_document_of_every_output_has_not_begun(runs: Path) -> None:
+    for root in (runs / "absent", runs / "empty", runs / "yards.txt"):
+        with pytest.raises(SettingsError, match="there is no output of a worker"):
+            expect_begun(str(root), "name one")
+    (runs / "empty" / layout.SINK).mkdir()  # damaged: the reader names it
+    for begun in (str(runs / "yard"), str(runs / "empty"), "s3://bucket/yard", "\0", "x" * 5_000):
+        expect_begun(begun, "name one")

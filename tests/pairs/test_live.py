@@ -27,7 +27,7 @@ from adawise.errors import (
 )
 from adawise.pairs.live import LivePairs, LoadedPair, _lacks_memory
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
-from adawise.pairs.reports import PairsReport, ReportOnPair, ReportOnPartition
+from adawise.pairs.reports import PairsReport, ReportOnPair, ReportOnPartition, WorkerReport
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout
@@ -167,6 +167,13 @@ def test_a_worker_reports_the_beginning_of_an_error_of_any_text_and_serves_on() 
     why = driven.pairs.progress().states["1"][1]
     assert (why[:2], len(why)) == ("?x", 1 << 16)
     driven.pairs.close()
+
+
+def test_a_reason_that_repeats_a_long_error_leaves_the_report_readable() -> None:
+    parts = {"pairs": {}, "partitions": {}, "loads": {}, "worker": "w", "again_s": 1.0}
+    report = WorkerReport.model_validate(parts | {"reasons": ["pair 1 could not be loaded: " + "x" * 70_000]})
+    assert WorkerReport.model_validate_json(report.model_dump_json()) == report
+    assert len(report.reasons[0]) == 1 << 16
 
 
 def test_a_worker_that_nobody_asked_for_anything_reports_while_it_is_ill_and_takes_that_back() -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AliasChoices, Field
@@ -78,12 +78,11 @@ class StatusCommand(Command):
     @override
     def call(self) -> int:
         """Print the status, or show it as a page until Ctrl-C. Return 3 if there is something to see to."""
-        from adawise.output.near import NAME_ROOT, expect_outputs
+        from adawise.output.near import NAME_ROOT, expect_begun
 
         kafka, root = self.settings.kafka, self.settings.sink.root
         if not self.serves:  # the page waits for the first worker
-            with suppress(OSError):  # the reader says why a folder cannot be read
-                expect_outputs([root], NAME_ROOT)
+            expect_begun(root, NAME_ROOT)
         from adawise.watch.status.reader import FleetReader
         from adawise.watch.status.show import picture
 

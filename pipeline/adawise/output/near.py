@@ -62,6 +62,18 @@ def expect_outputs(roots: Iterable[str], remedy: str = _NAME_OUTPUT) -> None:
             raise no_output(root, remedy)
 
 
+def expect_begun(root: str, remedy: str) -> None:
+    """Raise SettingsError for a local folder that no worker wrote to. One that cannot be read counts as begun."""
+    if "://" in root:
+        return
+    try:
+        (Path(root) / layout.SINK).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_output(root, remedy) from None
+    except (OSError, ValueError):  # the reader names it
+        return
+
+
 def _outputs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []

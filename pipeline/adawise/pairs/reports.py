@@ -98,7 +98,7 @@ class WorkerReport(PairsReport):
     worker: Line
     again_s: Annotated[float, Field(ge=0.0, le=1e9)]  # within which the next report is due
     status: Line = ""
-    reasons: tuple[Text, ...] = ()
+    reasons: tuple[Cut, ...] = ()
     waits_for: dict[Line, Wait] = Field(default_factory=dict)
 
 

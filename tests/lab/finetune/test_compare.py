@@ -102,7 +102,7 @@ def test_a_comparison_that_was_stopped_goes_on_with_the_run_that_was_stopped(
 
     def stopping(request: FinetuneRequest) -> Finetuned | None:
         called.append(request)
-        return None if request.settings.finetune.blocks and stops else real(request)
+        return None if request.settings.finetune.blocks != "all" and stops else real(request)
 
     quick = (*ONE, "--no-finetune.rehearsal", "--compare-blocks")
     monkeypatch.setattr(compare, "finetune", stopping)
@@ -128,11 +128,23 @@ def test_a_comparison_that_was_stopped_goes_on_with_the_run_that_was_stopped(
     assert "[model]" in output
 
 
+def test_all_runs_have_the_learning_rate_of_the_run_that_began_first(tmp_path: Path) -> None:
+    """What `auto` means depends on the version and on the epochs, which may be raised when runs are resumed."""
+    began = Folder(tmp_path / "blocks-2")
+    began.path.mkdir()
+    began.record.write_text(json.dumps({"settings": {"finetune.learning_rate": "1e-05"}}))
+    request = FinetuneRequest(Settings(), tmp_path, tmp_path)
+    assert compare._at_rate_of(request, [None, 2]).settings.finetune.learning_rate == 1e-5
+    assert compare._at_rate_of(request, [None, 1]).settings.finetune.learning_rate == "auto"
+    given = Settings.model_validate({"finetune": {"learning_rate": 3e-5}})
+    assert compare._at_rate_of(replace(request, settings=given), [None, 2]).settings is given
+
+
 def test_a_run_that_diverges_is_listed_and_the_others_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def diverging(request: FinetuneRequest) -> Finetuned | None:
-        if request.settings.finetune.blocks is None:
+        if request.settings.finetune.blocks == "all":
             raise DivergedError("training diverged in epoch 1")
         return real(request)
 
