@@ -171,7 +171,7 @@ def test_a_worker_reports_the_beginning_of_an_error_of_any_text_and_serves_on() 
 
 def test_a_reason_that_repeats_a_long_error_leaves_the_report_readable() -> None:
     parts = {"pairs": {}, "partitions": {}, "loads": {}, "worker": "w", "again_s": 1.0}
-    report = WorkerReport.model_validate(parts | {"reasons": ["pair 1 could not be loaded: " + "x" * 70_000]})
+    report = WorkerReport.model_validate(parts | {"reasons": ("pair 1 could not be loaded: " + "x" * 70_000,)})
     assert WorkerReport.model_validate_json(report.model_dump_json()) == report
     assert len(report.reasons[0]) == 1 << 16
 

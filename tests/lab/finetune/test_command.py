@@ -559,9 +559,8 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     good = ("--finetune.validation-share", "0.5", "--finetune.epochs", "6")
     assert finetune(folder, "-o", "good", *good) == 0
     capsys.readouterr()
-    bad = ("--model.theta-0", "local-dir:good/theta_1", "--finetune.learning-rate", "0.5", *good)
-    bad += ("--finetune.blocks", "all")
-    assert finetune(folder, *bad) == 1
+    bad = ("--model.theta-0", "local-dir:good/theta_1", "--finetune.learning-rate", "0.5", "--finetune.blocks", "all")
+    assert finetune(folder, *bad, *good) == 1
     output = message(capsys)
     assert "the pair must not serve: theta_1 is right on" in output
     assert "kept in out/rejected, without a card" in output
