@@ -16,7 +16,7 @@ from tests.worker.cameras import IMAGES, Output, Shot, Topic, settings_for, sing
 from tests.worker.process import Plan, WorkerProcess, wait_until
 from tools.fuzz.extremes import FAMILIES
 
-BYTES, COSTLY = 16_000, 120
+BYTES, COSTLY = 16_000, 60
 SIDE = int((0.98 * cost.allowed_ns(BYTES) / 12.0) ** 0.5)  # px, at 12 ns a pixel: as much as the bytes may ask for
 
 
@@ -40,8 +40,7 @@ def test_a_good_camera_is_served_before_the_backlog_of_costly_neighbours_that_li
     footers = [footer for _, footer in read_segment_footers(LocalStore(root))]
     first = next(footer for footer in footers if footer.next == IMAGES + COSTLY + IMAGES and has_good(footer))
     waiting = [offset for offset in first.pending if IMAGES <= offset < IMAGES + COSTLY]
-    # None is left if the log's order decides. How many are decoded until the commit depends on the machine.
-    assert len(waiting) > COSTLY // 10, f"only {len(waiting)} of {COSTLY} costly messages were left"
+    assert len(waiting) > COSTLY // 3, f"only {len(waiting)} of {COSTLY} costly messages were left"
 
 
 def has_good(footer: object) -> bool:
