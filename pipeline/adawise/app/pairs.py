@@ -17,6 +17,7 @@ import structlog
 import torch
 from pydantic import ValidationError
 
+from adawise.app.alerts import alert_rules
 from adawise.app.machine import available_memory_bytes, resident_bytes
 from adawise.app.model import (
     ModelPair,
@@ -29,7 +30,6 @@ from adawise.app.model import (
     served_by,
     use_cores,
 )
-from adawise.app.policies import alert_rules
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull
