@@ -212,10 +212,11 @@ def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     theta_1 = settings.model.theta_1 or ""
     if model.card is not None or settings.search.strategy == "fixed" or not theta_1.startswith(LOCAL_FOLDER):
         return None
-    beside = Path(theta_1.removeprefix(LOCAL_FOLDER)).resolve().parent / "card.json"
-    with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
-        check_card(read_card(beside), model.checkpoints, model.classifier, logs=False)
-        return beside
+    folder = Path(theta_1.removeprefix(LOCAL_FOLDER))
+    for place in (folder.parent, folder.resolve().parent):  # of a link and of what it names
+        with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
+            check_card(read_card(place / "card.json"), model.checkpoints, model.classifier, logs=False)
+            return place / "card.json"
     return None
 
 

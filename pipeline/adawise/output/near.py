@@ -65,12 +65,15 @@ def expect_begun(root: str, remedy: str) -> None:
     """Raise SettingsError for a local folder that no worker wrote to. One that cannot be read counts as begun."""
     if "://" in root:
         return
-    try:
-        (Path(root) / layout.SINK).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise no_output(root, remedy) from None
-    except (OSError, ValueError):  # the reader names it
+    for key in (layout.SINK, layout.OWNER):
+        try:
+            (Path(root) / key).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):  # the reader names it
+            return
         return
+    raise no_output(root, remedy)
 
 
 def _outputs(folder: Path) -> list[Path]:
