@@ -229,7 +229,8 @@ EVENTS: dict[str, LoggedEvent] = {
         "An earlier version made the card. Some of its pixels differed by one level."
     ),
     "card_left_out": LoggedEvent(
-        "A card is beside theta_1, as `adawise finetune` writes it, and model.card is not set.", "Set model.card."
+        "The card of this pair and these classes is beside theta_1, and alpha is searched without it.",
+        "Set model.card.",
     ),
     "card_not_used": LoggedEvent("The card does not belong to this pair and is ignored.", "Do what `remedy` says."),
     "activations_not_kept": LoggedEvent(

@@ -21,7 +21,7 @@ from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.model import load_model
-from adawise.app.policies import exploration
+from adawise.app.search import exploration
 from adawise.bench import measure as measuring
 from adawise.bench import show
 from adawise.bench import worker as passes

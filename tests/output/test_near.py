@@ -53,5 +53,7 @@ def test_only_a_root_without_the_document_of_every_output_has_not_begun(runs: Pa
         with pytest.raises(SettingsError, match="there is no output of a worker"):
             expect_begun(str(root), "name one")
     (runs / "empty" / layout.SINK).mkdir()  # damaged: the reader names it
-    for begun in (str(runs / "yard"), str(runs / "empty"), "s3://bucket/yard", "\0", "x" * 5_000):
+    (runs / "owned").mkdir()
+    (runs / "owned" / layout.OWNER).touch()
+    for begun in (str(runs / "yard"), str(runs / "owned"), str(runs / "empty"), "s3://bucket/yard", "\0", "x" * 5_000):
         expect_begun(begun, "name one")

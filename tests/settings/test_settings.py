@@ -62,6 +62,15 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("value", ["", "none"])
+def test_none_the_default_of_blocks_in_0_3_is_read_as_all(value: str, tmp_path: Path) -> None:
+    for reading in (
+        read_in(tmp_path, environ={"ADAWISE_FINETUNE__BLOCKS": value}),
+        read_in(tmp_path, flags={"finetune.blocks": value}),
+    ):
+        assert reading.checked().finetune.blocks == "all"
+
+
 def test_every_mistake_of_every_source_is_told_at_once(tmp_path: Path) -> None:
     message = message_of(
         read_in(

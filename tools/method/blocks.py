@@ -68,7 +68,7 @@ FRESH = ("h", "i", "j")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
 _FAILED = "failed.txt"  # in the folder of a run whose command failed, until it is made
-_FAILURE, _MISTAKE = 1, 2  # exit codes of a command that failed, or has a mistake; others are of one that was killed
+_FAILURE, _MISTAKE = 1, 2  # exit codes of a command that failed, or has a mistake; a kill has others
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
 _BY_UPDATES = "auto"  # the rate that `finetune` takes by itself
@@ -269,7 +269,7 @@ class Sweep:
 
     @cached_property
     def rejected(self) -> Mapping[BlocksRecipe, int]:
-        """The number of runs that diverged or made a pair that must not serve, of each recipe that has such runs."""
+        """The number of runs that failed or made a pair that must not serve, of each recipe that has such runs."""
         ended = {
             file.relative_to(self.folder).parts[:3]
             for name in (_REJECTED, _FAILED)
@@ -308,7 +308,7 @@ class Sweep:
     def best_rate(self, blocks: int | None) -> BlocksRecipe:
         """Return the recipe with that many blocks whose `auto` has the best mean accuracy over the kinds of stream.
 
-        Rates are compared on the pairs and training seeds that all of them have. A rate that diverged, or made a pair
+        Rates are compared on the pairs and training seeds that all of them have. A rate that failed, or made a pair
         that must not serve, is none of them.
 
         Raises:

@@ -16,9 +16,10 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
+from adawise.app.decoder import rendition
 from adawise.app.machine import usable_cores
-from adawise.app.policies import exploration, rendition
 from adawise.app.prompts import prompt_templates, read_lines
+from adawise.app.search import exploration
 from adawise.card import advice
 from adawise.card.card import Card, read_card
 from adawise.clip.classifier import PairClassifier, digest
@@ -211,10 +212,11 @@ def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     theta_1 = settings.model.theta_1 or ""
     if model.card is not None or settings.search.strategy == "fixed" or not theta_1.startswith(LOCAL_FOLDER):
         return None
-    beside = Path(theta_1.removeprefix(LOCAL_FOLDER)).resolve().parent / "card.json"
-    with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
-        check_card(read_card(beside), model.checkpoints, model.classifier, logs=False)
-        return beside
+    folder = Path(theta_1.removeprefix(LOCAL_FOLDER))
+    for place in (folder.parent, folder.resolve().parent):  # of a link and of what it names
+        with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
+            check_card(read_card(place / "card.json"), model.checkpoints, model.classifier, logs=False)
+            return place / "card.json"
     return None
 
 

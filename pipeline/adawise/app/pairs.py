@@ -17,10 +17,13 @@ import structlog
 import torch
 from pydantic import ValidationError
 
+from adawise.app.alerts import alert_rules
 from adawise.app.machine import available_memory_bytes, resident_bytes
 from adawise.app.model import (
+    CARD_LEFT_OUT,
     ModelPair,
     adaptation,
+    card_left_out,
     identity_of,
     load_model,
     method_in_words,
@@ -29,7 +32,6 @@ from adawise.app.model import (
     served_by,
     use_cores,
 )
-from adawise.app.policies import alert_rules
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull
@@ -202,6 +204,8 @@ def _of_settings(settings: Settings, failed: Mapping[int, str]) -> Start:
     classes = read_lines(settings.model.classes, "model.classes", "class name")
     templates = prompt_templates(settings.model)
     model = open_pair(settings.model, settings.decode, classes, templates)
+    if (card := card_left_out(settings, model)) is not None:
+        _log.warning("card_left_out", card=str(card), note=CARD_LEFT_OUT)
     return Start(settings, model, document_of(settings, model, templates), failed)
 
 

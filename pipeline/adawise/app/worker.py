@@ -15,22 +15,14 @@ from uuid import uuid4
 
 import structlog
 
+from adawise.app.alerts import alert_rules
+from adawise.app.decoder import open_decoder
 from adawise.app.http import WorkerPort
 from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
-from adawise.app.model import (
-    CARD_LEFT_OUT,
-    ModelPair,
-    adaptation,
-    card_left_out,
-    identity_of,
-    meant,
-    method_in_words,
-    served_by,
-)
+from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
-from adawise.app.policies import alert_rules, open_decoder
 from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
 from adawise.app.recording import worker_recorder
 from adawise.app.telemetry import spans
@@ -121,8 +113,6 @@ def _start(
         start = starting_pair(settings, orders)
         settings, model = start.settings, start.model
         observer.observe(ModelLoaded(model.classes, describe(settings, model)))
-        if (card := card_left_out(settings, model)) is not None:
-            structlog.get_logger("worker").warning("card_left_out", card=str(card), note=CARD_LEFT_OUT)
         answer(lambda: check_start(open_store(settings.sink.root), start, orders))
         is_ordered = bool(orders.log) and start.document.key.matches(orders.serving.key)
 

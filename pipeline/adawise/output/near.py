@@ -15,12 +15,11 @@ from adawise.text import near_match
 NAME_ROOT = "set --root to the folder of sink.root, or wait until a worker has committed"
 """The remedy for a root that may still come."""
 
-_NAME_OUTPUT = "name the folder of sink.root or -o"
 _MOST = 1_000  # folders that are read
 _ALIKE = 0.6
 
 
-def no_output(root: str, remedy: str = _NAME_OUTPUT) -> SettingsError:
+def no_output(root: str, remedy: str = "name the folder of sink.root or -o") -> SettingsError:
     """Return the error for a root that no worker ever wrote to."""
     return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
 
@@ -55,23 +54,26 @@ def did_you_mean(root: str) -> str:
     return f": did you mean {near[0]}?" if len(near) == 1 else ""
 
 
-def expect_outputs(roots: Iterable[str], remedy: str = _NAME_OUTPUT) -> None:
+def expect_outputs(roots: Iterable[str]) -> None:
     """Raise SettingsError for a local folder without the document that every output has."""
     for root in roots:
         if "://" not in root and not (Path(root) / layout.SINK).is_file():
-            raise no_output(root, remedy)
+            raise no_output(root)
 
 
 def expect_begun(root: str, remedy: str) -> None:
     """Raise SettingsError for a local folder that no worker wrote to. One that cannot be read counts as begun."""
     if "://" in root:
         return
-    try:
-        (Path(root) / layout.SINK).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise no_output(root, remedy) from None
-    except (OSError, ValueError):  # the reader names it
+    for key in (layout.SINK, layout.OWNER):
+        try:
+            (Path(root) / key).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):  # the reader names it
+            return
         return
+    raise no_output(root, remedy)
 
 
 def _outputs(folder: Path) -> list[Path]:

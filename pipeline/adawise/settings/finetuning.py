@@ -21,7 +21,9 @@ class FinetuneSettings(Group):
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
     accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are averaged for one update")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
-        default="auto", description="highest learning rate of AdamW; auto: 1e-5, up to 2e-5 for a run of few updates"
+        default="auto",
+        description="highest learning rate of AdamW; auto: 1e-5, with cross_entropy up to 2e-5 "
+        "for a run of few updates",
     )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")
@@ -55,18 +57,18 @@ class FinetuneSettings(Group):
     layer_decay: float = Field(
         default=0.75, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
     )
-    blocks: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto", "all"] = Field(
+    blocks: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto", "all"] | None = Field(
         default="auto",
         description="train only this many of the image tower's last blocks, and what follows them; layers before stay "
         "equal in both models, and are computed once an image whatever alpha is tried. auto: a third of the blocks; "
         "all with flyp, or where the tower has no blocks",
     )
 
-    @field_validator("blocks", mode="before")
+    @field_validator("blocks")
     @classmethod
-    def _none_is_all(cls, value: object) -> object:
-        """Read `none`, the default of 0.3, as what it meant."""
-        return "all" if value is None or (isinstance(value, str) and value.lower() == "none") else value
+    def _none_is_all(cls, value: int | str | None) -> int | str:
+        """Return what `none`, the default of 0.3, meant."""
+        return "all" if value is None else value
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="random seed of split, order, crops and prompts")
     tensorboard: bool = Field(

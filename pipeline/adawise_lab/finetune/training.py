@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import structlog
 import torch
 
+from adawise.app.decoder import rendition
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, load_model, number_format, open_device
-from adawise.app.policies import rendition
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.app.signals import stop_signals
 from adawise.clip.classifier import digest
@@ -218,7 +218,7 @@ def as_recorded(settings: Settings, folder: Folder) -> Settings:
     for name in ("learning_rate", "blocks"):
         if getattr(settings.finetune, name) == "auto" and f"finetune.{name}" in then:
             with suppress(ValueError):  # resuming names a value that is damaged
-                settings = _with_recipe(settings, {name: then[f"finetune.{name}"]})
+                settings = _with_recipe(settings, {name: _unless_none(then[f"finetune.{name}"])})
     began = then.get("model.precision", "")
     if settings.model.precision != "auto" or began not in _SETTINGS:
         return settings
@@ -228,6 +228,10 @@ def as_recorded(settings: Settings, folder: Folder) -> Settings:
     note = f"the run goes on in {began}, in which it began; a new one would be in {now} on this machine"
     _log.info("precision_followed", precision=began, note=note.replace("torch.", ""))
     return settings.model_copy(update={"model": settings.model.model_copy(update={"precision": _SETTINGS[began]})})
+
+
+def _unless_none(value: str) -> str | None:
+    return None if value == "None" else value
 
 
 def _with_recipe(settings: Settings, values: Mapping[str, Any]) -> Settings:

@@ -25,10 +25,12 @@ from structlog.testing import capture_logs
 
 from adawise.adapt.search import forward_cost
 from adawise.app.model import load_model
+from adawise.app.pairs import starting_pair
 from adawise.card.advice import AUTO, OWN, advised_alpha, chosen, recommend
 from adawise.card.card import PairVerdict, read_card
 from adawise.console import Progress
 from adawise.errors import DivergedError
+from adawise.pairs.orders import Orders
 from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise_lab.card.show import verdict_text
 from adawise_lab.finetune.countdown import Countdown
@@ -150,6 +152,34 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     model = load_model(settings, DecodeSettings())  # as a worker does
     assert model.classes == CLASSES
     assert model.card is not None
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_worker_that_searches_without_the_card_beside_theta_1_warns_at_its_start(
+    finished: Finished, pair_folder: PairFolder, is_link: bool
+) -> None:
+    out = finished.folder / "out"
+    theta_1 = out / "theta_1"
+    if is_link:
+        theta_1 = finished.folder / "latest"
+        theta_1.symlink_to(out / "theta_1")
+    model = ModelSettings(
+        theta_0=pair_folder.theta_0,
+        theta_1=f"local-dir:{theta_1}",
+        classes=out / "classes.txt",
+        templates=out / "templates.txt",
+        device="cpu",
+        precision="fp32",
+    )
+
+    def warned_of(card: Path | None) -> list[str]:
+        settings = Settings().model_copy(update={"model": model.model_copy(update={"card": card})})
+        with capture_logs() as logs:
+            starting_pair(settings, Orders())
+        return [log["card"] for log in logs if log["event"] == "card_left_out"]
+
+    assert warned_of(None) == [str(out / "card.json")]
+    assert warned_of(out / "card.json") == []
 
 
 def four_classes(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -138,6 +139,23 @@ def test_all_runs_have_the_learning_rate_of_the_run_that_began_first(tmp_path: P
     assert compare._at_rate_of(request, [None, 1]).settings.finetune.learning_rate == "auto"
     given = Settings.model_validate({"finetune": {"learning_rate": 3e-5}})
     assert compare._at_rate_of(replace(request, settings=given), [None, 2]).settings is given
+
+
+def test_a_run_that_is_made_again_for_more_epochs_has_the_rate_of_the_run_that_is_resumed(folder: Path) -> None:
+    few = (
+        "--finetune.learning-rate",
+        "auto",
+        "--finetune.batch-images",
+        "2",
+        "--no-finetune.rehearsal",
+        "--compare-blocks",
+    )
+    assert finetune(folder, *ONE, *few) == 0
+    shutil.rmtree(folder / "out" / "blocks-2")
+    more = ("--finetune.epochs", "6", "--resume")  # whose own rate would be lower
+    assert finetune(folder, *ONE, *few, *more) == 0
+    records = [json.loads((folder / "out" / run / "finetune.json").read_text()) for run in ("all", "blocks-2")]
+    assert {record["settings"]["finetune.learning_rate"] for record in records} == {"2e-05"}
 
 
 def test_a_run_that_diverges_is_listed_and_the_others_go_on(
