@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from adawise.sink import layout
 from adawise.sink.files import segment_keys
 from adawise.store.store import LocalStore
 from adawise.worker.partition import PartitionWork
-from tests.output.compaction.building import compacted
+from tests.output.compaction.building import LIMITS, compacted
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
 from tests.replay.test_parts import MIDDLE
@@ -146,7 +148,7 @@ def test_a_compacted_root_whose_segments_were_deleted_has_the_first_batches(tmp_
     for first in range(0, 40, 4):
         chain.commit(draft(first, first + 4))
     before = read_batch_ends(str(tmp_path), {TP: (0, 40)}, IDENTITY)
-    compacted(store)
+    compacted(store, replace(LIMITS, before=date.max))  # the segments are of today
     for key in segment_keys(store)[:4]:
         for each in (key[1], layout.traces_key(key[1])):
             (tmp_path / each).unlink()

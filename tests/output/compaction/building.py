@@ -130,8 +130,7 @@ def _made(segments: int, seed: int, step: timedelta, lost: Lost) -> Days:
 
 
 def compacted(store: Store, limits: FileLimits = LIMITS, at: Failpoint = lambda _: None) -> list[CompactedFile]:
-    later = datetime.now(UTC) + timedelta(days=1)  # when the day of a chain that was written just now is over
-    return list(compact(store, TP, limits, now=lambda: later, failpoint=at))
+    return list(compact(store, TP, limits, now=lambda: datetime(2026, 12, 1, tzinfo=UTC), failpoint=at))
 
 
 def content(store: Store) -> dict[str, str]:
