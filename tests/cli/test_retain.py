@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from adawise.__main__ import main
+from adawise.app import worker
 from adawise.app.worker import housekeeping
 from adawise.output.compaction import retain
 from adawise.output.compaction.retain import FAILPOINTS
@@ -57,9 +58,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[date], Path]:
 
 
 @pytest.fixture
-def root(written: Callable[[date], Path], tmp_path: Path) -> Path:
-    """A copy of it, today."""
-    return Path(shutil.copytree(written(datetime.now(UTC).date()), tmp_path / "yard"))
+def root(written: Callable[[date], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, today, and for all of the test."""
+    now = datetime.now(UTC)
+    for module in (retain, worker):
+        monkeypatch.setattr(module, "now_of", lambda store: now)
+    return Path(shutil.copytree(written(now.date()), tmp_path / "yard"))
 
 
 def contents(root: Path) -> dict[str, bytes]:

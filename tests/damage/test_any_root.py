@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.__main__ import main
+from adawise.output.compaction import retain
 from adawise.pairs.orders import give_order, read_orders
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
@@ -46,12 +47,21 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def now() -> Iterator[datetime]:
+    """The time by which `retain` chooses days, for all tests: midnight may come between the root and a command."""
+    fixed = datetime.now(UTC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retain, "now_of", lambda store: fixed)
+        yield fixed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, now: datetime) -> Path:
     """A root with a file of every kind: two cut chains, half of one compacted, one of this minute, orders, claims, a
     report, settings.
     """
     folder = tmp_path_factory.mktemp("whole") / "root"
-    store, now_s = LocalStore(folder), datetime.now(UTC).timestamp()
+    store, now_s = LocalStore(folder), now.timestamp()
     yard = Yard(store, now_s=now_s)
     claims.topic(store, OWNER.topic, IDENTITY)
     for partition in PARTITIONS:

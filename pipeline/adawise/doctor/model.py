@@ -95,7 +95,7 @@ def pair(known: Known) -> CheckResult:
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
         if beside := card_left_out(settings, model):
-            yield f"{CARD_LEFT_OUT} = {json.dumps(str(beside))}"
+            yield f"{CARD_LEFT_OUT} = {json.dumps(str(beside), ensure_ascii=False)}"
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (

@@ -154,15 +154,19 @@ def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     assert model.card is not None
 
 
-@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize("place", ["beside", "beside what a link names", "beside a link"])
 def test_a_worker_that_searches_without_the_card_beside_theta_1_warns_at_its_start(
-    finished: Finished, pair_folder: PairFolder, is_link: bool
+    finished: Finished, pair_folder: PairFolder, place: str
 ) -> None:
     out = finished.folder / "out"
-    theta_1 = out / "theta_1"
-    if is_link:
+    theta_1, beside = out / "theta_1", out / "card.json"
+    if place != "beside":
         theta_1 = finished.folder / "latest"
         theta_1.symlink_to(out / "theta_1")
+    if place == "beside a link":
+        (out / "theta_1").rename(finished.folder / "stored")
+        theta_1 = out / "theta_1"
+        theta_1.symlink_to(finished.folder / "stored")
     model = ModelSettings(
         theta_0=pair_folder.theta_0,
         theta_1=f"local-dir:{theta_1}",
@@ -178,8 +182,8 @@ def test_a_worker_that_searches_without_the_card_beside_theta_1_warns_at_its_sta
             starting_pair(settings, Orders())
         return [log["card"] for log in logs if log["event"] == "card_left_out"]
 
-    assert warned_of(None) == [str(out / "card.json")]
-    assert warned_of(out / "card.json") == []
+    assert warned_of(None) == [str(beside)]
+    assert warned_of(beside) == []
 
 
 def four_classes(folder: Path) -> Path:

@@ -396,3 +396,16 @@ def test_a_root_with_a_damaged_claim_does_not_end_the_status(monkeypatch: pytest
         assert fleet.has_begun() is (key == layout.SINK)
         found = fleet.read()
     assert f"{key}: expected a claim written by this program, but it is damaged" in json.dumps(found.document())
+
+
+def test_a_root_whose_document_was_lost_is_named_and_not_called_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DictStore()
+    yard = Yard(store)
+    yard.write(0, ago_s=10.0, batches=[("north", 4, 0.5)])
+    store.delete(layout.SINK)
+    monkeypatch.setattr(reader, "open_store", lambda _: store)
+    with reader.FleetReader("runs/yard", "frames", "adawise", 3_600.0, None) as fleet:
+        [trouble] = fleet.read().troubles
+    assert trouble.kind == "root_unreadable"
+    assert f"expected {layout.SINK} beside predictions/" in trouble.what
+    assert "adawise repair" in trouble.what

@@ -101,7 +101,7 @@ class RootReader:
         """
         with ThreadPoolExecutor(_THREADS, "status") as pool, ThreadPoolExecutor(_THREADS, "status-segment") as readers:
             # Claims are read first: they are few, and name the chains.
-            root_id, owned = claims.read_sink_id(self._store), owner.read_owner(self._store)
+            root_id, owned = claims.known_sink_id(self._store), owner.read_owner(self._store)
             is_replay = owned is not None and owned.purpose == "replay"
             tps = sorted(filter(None, map(layout.parse_origin_key, self._store.list(layout.ORIGINS))))
             most = max(_LEAST, _SEGMENTS // max(1, len(tps))), _BYTES // max(1, len(tps))
