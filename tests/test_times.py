@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.times import tables
@@ -63,7 +64,7 @@ def test_the_end_of_a_run_names_the_slowest_files_and_the_total(measured: tuple[
     assert "slowest 10 files" in result
     assert "3 tests  test_it.py" in result
     assert "3 tests  all 1 files" in result
-    assert f"the run took {found['took_s']:.0f} s" in result
+    assert f"the run took {found['took_s']:.0f} s on {psutil.cpu_count()} x " in result
 
 
 def test_a_table_has_a_row_for_each_folder_file_and_fixture() -> None:

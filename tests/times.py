@@ -11,11 +11,13 @@ figures; it is in the processor time of the whole machine, which means something
 from __future__ import annotations
 
 import json
+import platform
 import resource
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
@@ -135,6 +137,15 @@ def busy_s() -> tuple[float, float]:
     return sum(times) - idle - stolen, stolen
 
 
+def machine() -> str:
+    """Return the number and the name of this machine's processors: what a run took is compared on equal ones."""
+    name = platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
+    return f"{psutil.cpu_count()} x {name}"
+
+
 @dataclass(eq=False)  # pluggy hashes it
 class OfTheRun:
     """Adds up what the reports bring, and prints it at the end."""
@@ -172,7 +183,7 @@ class OfTheRun:
         terminalreporter.write_line(_line(f"all {len(files)} files", total))
         busy, stolen = (now - before for now, before in zip(busy_s(), self.before_s, strict=True))
         processors = f"all processors worked for {busy:.0f} s, and for {stolen:.0f} s their host gave them to others"
-        terminalreporter.write_line(f"the run took {took:.0f} s; {processors}")
+        terminalreporter.write_line(f"the run took {took:.0f} s on {machine()}; {processors}")
         if self.file:
             measured = {
                 "took_s": took,
