@@ -95,9 +95,9 @@ class VerifyCommand(Command):
             print_json({"whole": whole, "roots": documents} if len(documents) > 1 else documents[0])
         elif len(documents) > 1:
             unproved = [root for root, report in reports.items() if report.unproved and root not in harmed]
-            proved = reports.keys() - {*harmed, *unproved}
+            rows = sum(report.rows for root, report in reports.items() if root not in harmed)
             named = f"; look at {', '.join(harmed)}" if harmed else ""
-            named += f"; not known of {', '.join(unproved)}" if unproved else ""
-            rows = sum(reports[root].rows for root in proved)
-            print_text(f"{len(proved)} of {len(reports)} outputs are whole, with {rows} rows{named}")
+            named += f"; whether all is there is not known of {', '.join(unproved)}" if unproved else ""
+            are = "have no fault" if unproved else "are whole"
+            print_text(f"{len(reports) - len(harmed)} of {len(reports)} outputs {are}, with {rows} rows{named}")
         return FOUND if harmed else 0
