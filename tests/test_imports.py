@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "publish/dead_letters": ("errors records ports kafka/client kafka/own_topic decode/headers", "kafka"),
     "publish/results": ("errors records ports kafka/client kafka/own_topic decode", "orjson pyarrow"),
     "sink": ("errors records ports store", "numpy pyarrow"),
-    "sink/claims": ("errors records ports store", "pydantic"),
+    "sink/claims": ("errors records ports store", "pydantic structlog"),
     "sink/starts": ("errors records store", "structlog"),
     "output": ("errors text records ports store sink", "numpy pyarrow"),
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),

@@ -130,6 +130,10 @@ EVENTS: dict[str, LoggedEvent] = {
     "start_not_unmarked": LoggedEvent(
         "The file that counts workers that were killed could not be removed. It counts as a killed worker."
     ),
+    "claim_damaged": LoggedEvent(
+        "A claim of retention cannot be read. By its name, what comes before it in the partition is left out.",
+        "Restore it from a copy, or move it away; `adawise verify` checks the root.",
+    ),
     # `adawise cameras`
     "cameras_started": LoggedEvent("The topic exists, and the program reads this many cameras."),
     "cameras_stopped": LoggedEvent("The program was asked to stop. The broker has what the cameras sent."),

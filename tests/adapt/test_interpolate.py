@@ -183,6 +183,34 @@ def test_a_buffer_that_differs_is_refused_by_name() -> None:
         check_pair(Tower(0), other)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_buffer_that_only_one_has_is_refused_by_name_and_side(side: int) -> None:
+    pair = Tower(0), Tower(1)
+    pair[side].register_buffer("causal", torch.ones(2), persistent=False)  # which is no key of a checkpoint
+    with pytest.raises(CheckpointError, match=rf"'causal' is a buffer of theta_{side} only.*one architecture"):
+        check_pair(*pair)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_tensor_that_is_a_parameter_of_one_and_a_buffer_of_the_other_is_refused_by_name(side: int) -> None:
+    pair = Tower(0), Tower(1)
+    del pair[side].mask
+    pair[side].mask = nn.Parameter(torch.ones(5))
+    with pytest.raises(CheckpointError, match=rf"'mask' is a buffer of theta_{1 - side} only.*one architecture"):
+        check_pair(*pair)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_equal_weights_are_refused_if_one_model_has_two_names_for_a_tensor(side: int) -> None:
+    zero, one = (nn.ModuleDict({"first": nn.Linear(2, 2), "second": nn.Linear(2, 2)}) for _ in range(2))
+    zero["second"].load_state_dict(zero["first"].state_dict())
+    one.load_state_dict(zero.state_dict())
+    pair = zero, one
+    pair[side]["second"].weight = pair[side]["first"].weight
+    with pytest.raises(CheckpointError, match="same weights, so every alpha is the same model"):
+        check_pair(*pair)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", [0, 1])
 def test_weights_that_are_not_finite_are_refused_by_name_and_side(side: int, value: float) -> None:

@@ -16,6 +16,7 @@ from adawise.app.pairs import (
     _expect,
     begin_orders,
     check_start,
+    checked_document,
     document_of,
     load_beside,
     names_pair,
@@ -23,12 +24,13 @@ from adawise.app.pairs import (
     settings_with,
 )
 from adawise.app.prompts import prompt_templates
-from adawise.errors import SettingsError
+from adawise.errors import CheckpointError, SettingsError
 from adawise.pairs.orders import give_order, key_of, read_orders
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.settings import Settings
 from adawise.sink.served_by import claim_pair
+from tests.clip.test_load import with_config
 from tests.models import PairFolder
 from tests.sink.building import DictStore
 
@@ -121,6 +123,30 @@ def test_files_that_were_replaced_since_they_were_staged_are_refused(pair_folder
     staged = replace(document, identity={**document.identity, "theta_1": "f" * 16})
     with pytest.raises(SettingsError, match=rf"are not those that were staged.*{document.id}, expected {staged.id}"):
         load_beside(settings, staged, preprocess=model.checkpoints.preprocess)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_staged_pair_of_two_configs_is_refused_by_the_key_and_both_values(
+    pair_folder: PairFolder, tmp_path: Path, end: int
+) -> None:
+    settings = settings_of(pair_folder)
+    model = load_model(settings.model, settings.decode)
+    document = document_of(settings, model, prompt_templates(settings.model))
+
+    def see_all_words(config: dict[str, dict[str, Any]]) -> None:
+        config["model_cfg"]["text_cfg"]["no_causal_mask"] = True
+
+    thetas = [document.theta_0, document.theta_1]
+    thetas[end] = with_config(tmp_path / "changed", thetas[end], see_all_words)
+    values = ("True and False", "False and True")[end]
+    named = settings_of(replace(pair_folder, theta_0=thetas[0], theta_1=thetas[1]))
+    staged = replace(document, theta_0=thetas[0], theta_1=thetas[1])
+    for load in (
+        lambda: checked_document(named),
+        lambda: load_beside(settings, staged, preprocess=model.checkpoints.preprocess),
+    ):
+        with pytest.raises(CheckpointError, match=rf"text_cfg\.no_causal_mask is {values} by their configs"):
+            load()
 
 
 def test_a_config_that_is_not_as_expected_is_named_by_the_value_that_differs(pair_folder: PairFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 
+import adawise
 from adawise.__main__ import main
 from adawise.app import worker
 from adawise.app.worker import housekeeping
@@ -23,6 +26,7 @@ from adawise.records import TopicPartition
 from adawise.settings import Settings, SinkSettings
 from adawise.sink import layout
 from adawise.sink.files import data_keys, segment_names
+from adawise.sink.layout import SegmentName
 from adawise.store.store import LocalStore
 from tests.dying import exit_code
 from tests.sink.stored import read_predictions
@@ -136,6 +140,53 @@ def test_a_damaged_claim_is_named_and_keeps_no_other_partition_from_its_turn(roo
     assert "_retained/topic-frames/partition-00000/" in err
     assert [key for key in store.list(layout.PREDICTIONS) if "partition-00000" in key] == before
     assert len(segment_names(store, other)) < DAYS
+
+
+COMMANDS = (
+    "files ROOT",
+    "files ROOT --json",
+    "files ROOT --table traces --json",
+    "retain ROOT --keep 10d --json",
+    "retain ROOT --keep 10d",
+    "compact ROOT --dry-run --json",
+    "compact ROOT",
+    "diff ROOT COPY --json",
+    "repair ROOT",
+    "verify ROOT --json",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_damaged_claim_that_hides_a_partition_is_named_once_by_each_command_and_removes_nothing(
+    root: Path, tmp_path: Path, capsys: Captured, command: str
+) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    key = layout.retained_key(TP, SegmentName(10**9))
+    LocalStore(root).create(key, b"garbage")
+    before = set(root.rglob("*.parquet"))
+    places = {"ROOT": str(root), "COPY": str(tmp_path / "copy")}
+    code = main([places.get(word, word) for word in command.split()])
+    out, err = capsys.readouterr()
+    named = [line for line in err.splitlines() if "claim_damaged" in line]
+    assert [key in line for line in named] == [True]
+    assert "verify" in named[0]
+    assert code == (3 if command.split()[0] in {"repair", "verify"} else 0)
+    if "--json" in command:
+        json.loads(out)
+    if command.startswith("repair"):
+        assert f"beyond repair: {root}: {key}" in out
+        assert "nothing to repair" not in out
+    assert before <= set(root.rglob("*.parquet"))
+
+
+def test_a_program_that_reads_a_root_with_a_damaged_claim_gets_a_python_warning(root: Path, capsys: Captured) -> None:
+    structlog.reset_defaults()  # as in a program that only imports this one
+    key = layout.retained_key(TP, SegmentName(10**9))
+    LocalStore(root).create(key, b"garbage")
+    with pytest.warns(UserWarning, match=re.escape(f"{root}: {key}: expected a claim")):
+        rows = adawise.read_predictions(root)
+    assert len(rows) == DAYS * 4, "the other partition"
+    assert capsys.readouterr().out == ""
 
 
 def remove_and_die(root: Path, fatal: str, nth: int) -> None:

@@ -72,21 +72,38 @@ def test_an_output_that_was_only_begun_is_not_called_whole(tmp_path: Path, capsy
     assert capsys.readouterr().out == f"nothing was written to {tmp_path} yet\n"
 
 
-def test_a_partition_without_a_segment_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = an_honest_sink()
+def test_a_root_with_a_partition_without_a_segment_is_not_called_whole_and_the_partition_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, whole = an_honest_sink(), tmp_path / "whole"
+    on_disk(whole, store)
     other = TopicPartition("frames", 5)
-    open_chain(store).recover(other, IDENTITY, 7)
-    on_disk(tmp_path, store)
-    assert main(["verify", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "3 segments of 1 partitions" in out
-    assert "frames/5: it begins at offset 7, and there is no segment: nothing was served there yet, or every seg" in out
-    assert main(["verify", str(tmp_path), "--json"]) == 0
+    open_chain(store).recover(other, IDENTITY, 7)  # also what is left of it if every segment and all traces are lost
+    root = tmp_path / "begun"
+    on_disk(root, store)
+    assert main(["verify", str(root)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"what {root} holds is whole: 3 segments of 1 partitions, 12 rows, every offset of these once; footers, rows, "
+        "states and traces agree; 1 more began, and whether they lost rows is not known"
+    )
+    assert second == (
+        "frames/5: it begins at offset 7, and there is no segment: nothing was served there yet, or every segment is "
+        "lost; --broker compares with the group's committed offset"
+    )
+    assert main(["verify", str(root), "--json"]) == 0
     chains = json.loads(capsys.readouterr().out)["chains"]
     assert [(chain["partition"], chain["segments"], chain["next_offset"]) for chain in chains] == [
         (3, 3, 12),
         (5, 0, 7),
     ]
+    assert main(["verify", str(root), str(whole)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"2 of 2 outputs have no fault, with 24 rows; whether all is there is not known of {root}"
+    assert main(["repair", str(root)]) == 0
+    named, nothing = capsys.readouterr().out.splitlines()
+    assert named.startswith("frames/5: it begins at offset 7, and there is no segment: if it had rows, they are lost;")
+    assert nothing.startswith(f"{root}: nothing else to repair")
 
 
 def test_a_harmed_folder_ends_with_3_and_names_the_file_and_the_remedy(

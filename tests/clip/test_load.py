@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints, stated_blocks
+from adawise.clip.load import (
+    _DEFAULTS,
+    CheckpointPair,
+    _Configs,
+    _tokenizer,
+    hash_weights,
+    load_checkpoints,
+    stated_blocks,
+)
 from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, classifier, with_weights, write_checkpoint
 
@@ -323,14 +332,78 @@ INVISIBLE_IN_SHAPES: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("table", "values"), INVISIBLE_IN_SHAPES)
-def test_two_configs_that_differ_in_what_weights_do_not_show_are_refused_by_name(
-    pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
+CHANGES_LOGITS: dict[str, object] = {
+    "vision_cfg.head_width": 32,
+    "vision_cfg.attn_pooler_queries": 512,
+    "vision_cfg.attn_pooler_heads": 16,
+    "vision_cfg.pos_embed_type": "sin_cos_2d",
+    "vision_cfg.final_ln_after_pool": True,
+    "vision_cfg.pool_type": "avg",
+    "vision_cfg.output_tokens": True,
+    "vision_cfg.act_kwargs": {"approximate": "tanh"},
+    "vision_cfg.norm_kwargs": {"eps": 1e-3},
+    "vision_cfg.block_type": "custom",
+    "text_cfg.heads": 4,
+    "text_cfg.pad_id": 3,
+    "text_cfg.eos_id": 5,
+    "text_cfg.no_causal_mask": True,
+    "text_cfg.final_ln_after_pool": True,
+    "text_cfg.pool_type": "last",
+    "text_cfg.output_tokens": True,
+    "text_cfg.act_kwargs": {"approximate": "tanh"},
+    "text_cfg.norm_kwargs": {"eps": 1e-3},
+    "text_cfg.block_type": "custom",
+}
+"""Another value of each key of a config that decides what given weights compute, though they have the same shapes."""
+
+SHOWN_BY_WEIGHTS = {
+    *("width", "layers", "mlp_ratio", "patch_size", "image_size", "context_length", "vocab_size", "ls_init_value"),
+    *("attentional_pool", "no_ln_pre", "embed_cls", "proj_type", "proj_bias", "qk_norm", "scaled_cosine_attn"),
+    *("scale_heads", "scale_attn", "scale_attn_inner", "scale_fc", "timm_model_name", "hf_model_name"),
+}
+
+
+def test_every_key_that_open_clip_knows_is_refused_by_weights_or_name_or_changes_no_logits() -> None:
+    ours = {f"{table}.{key}" for table in ("vision_cfg", "text_cfg") for key in _DEFAULTS[table]}
+    left = {name.partition(".")[2] for name in ours - CHANGES_LOGITS.keys()} - SHOWN_BY_WEIGHTS
+    of_other_towers = {key for key in left if key.startswith(("timm_", "hf_"))}
+    assert left - of_other_towers == {"patch_dropout", "tokenizer_mode", "tokenizer_kwargs"}
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("name", CHANGES_LOGITS)
+def test_two_configs_that_differ_in_what_weights_do_not_show_are_refused_by_name_and_both_values(
+    pair_folder: PairFolder, tmp_path: Path, name: str, end: int
 ) -> None:
-    _, other = model_changed(tmp_path, pair_folder, table, values)
-    name = next(iter(values))
-    with pytest.raises(CheckpointError, match=rf"different models: {table}\.{name} is .* and .* by their configs"):
-        load_checkpoints(None, pair_folder.theta_0, other)
+    table, _, key = name.partition(".")
+    changed = model_changed(tmp_path, pair_folder, table, {key: CHANGES_LOGITS[name]})
+    before = CONFIG["model_cfg"][table].get(key, _DEFAULTS[table][key])
+    values = (CHANGES_LOGITS[name], before) if end == 0 else (before, CHANGES_LOGITS[name])
+    thetas = (changed[0], pair_folder.theta_1) if end == 0 else (pair_folder.theta_0, changed[1])
+    expected = f"different models: {name} is {values[0]} and {values[1]} by their configs"
+    with pytest.raises(CheckpointError, match=re.escape(expected)):
+        load_checkpoints(None, *thetas)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize(
+    ("table", "values"), [("text_cfg", {"no_causal_mask": True}), ("multimodal_cfg", {"heads": 4})]
+)
+def test_a_captioner_of_another_config_is_refused_by_name(
+    tmp_path: Path, table: str, values: dict[str, object], end: int
+) -> None:
+    configs = [json.loads(json.dumps(COCA)) for _ in range(2)]
+    configs[end]["model_cfg"][table].update(values)
+    thetas = []
+    for place, config in enumerate(configs):
+        model = open_clip.CoCa(**{name: value for name, value in COCA["model_cfg"].items() if name != "custom_text"})
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1)  # open_clip leaves some of them as the memory was
+        thetas.append(write_checkpoint(tmp_path / f"theta_{place}", model, config))
+    with pytest.raises(
+        CheckpointError, match=rf"different models: {table}\.{next(iter(values))} is .* by their configs"
+    ):
+        load_checkpoints(None, *thetas)
 
 
 @pytest.mark.parametrize(("table", "values"), [*INVISIBLE_IN_SHAPES, ("", {"quick_gelu": True})])

@@ -86,7 +86,7 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
         CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite, or
             activations that differ. The message names the key and the remedy.
     """
-    _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
+    check_shapes(theta_0, theta_1)
     _check_buffers(theta_0, theta_1)
     _check_activations(theta_0, theta_1)
     check_finite(theta_0, "theta_0")
@@ -98,11 +98,30 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
                 f"theta_0 and theta_1 share the memory of '{name}': alpha 0 would be the fine-tuned model. Load "
                 "each checkpoint into a separate module."
             )
-    if all(torch.equal(p, q) for p, q in zip(theta_0.parameters(), theta_1.parameters(), strict=True)):
+    own = dict(theta_1.named_parameters(remove_duplicate=False))
+    if all(torch.equal(p, own[name]) for name, p in theta_0.named_parameters(remove_duplicate=False)):
         raise CheckpointError(
             "theta_0 and theta_1 hold the same weights, so every alpha is the same model. "
             "Give the zero-shot checkpoint as model.theta_0 and the fine-tuned one as model.theta_1."
         )
+
+
+def check_shapes(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    """Raise CheckpointError for two modules whose checkpoints differ in keys or shapes; the message names the first."""
+    zero, one = theta_0.state_dict(), theta_1.state_dict()
+    only_0, only_1 = sorted(zero.keys() - one.keys()), sorted(one.keys() - zero.keys())
+    if only_0 or only_1:
+        where, key = ("theta_0", only_0[0]) if only_0 else ("theta_1", only_1[0])
+        raise CheckpointError(
+            f"the checkpoints differ in {len(only_0) + len(only_1)} keys; '{key}' is in {where} only. "
+            "Both must be of one architecture: fine-tune theta_1 from theta_0."
+        )
+    for key, tensor in zero.items():
+        if tensor.shape != one[key].shape:
+            raise CheckpointError(
+                f"'{key}' is {list(tensor.shape)} in theta_0 and {list(one[key].shape)} in theta_1. "
+                "Both must be of one architecture and one image size: fine-tune theta_1 from theta_0."
+            )
 
 
 def check_finite(theta: nn.Module, role: str) -> None:
@@ -122,22 +141,6 @@ def _is_finite(tensor: Tensor) -> bool:
     return not tensor.numel() or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor.detach()))
 
 
-def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:
-    only_0, only_1 = sorted(theta_0.keys() - theta_1.keys()), sorted(theta_1.keys() - theta_0.keys())
-    if only_0 or only_1:
-        where, key = ("theta_0", only_0[0]) if only_0 else ("theta_1", only_1[0])
-        raise CheckpointError(
-            f"the checkpoints differ in {len(only_0) + len(only_1)} keys; '{key}' is in {where} only. "
-            "Both must be of one architecture: fine-tune theta_1 from theta_0."
-        )
-    for key, tensor in theta_0.items():
-        if tensor.shape != theta_1[key].shape:
-            raise CheckpointError(
-                f"'{key}' is {list(tensor.shape)} in theta_0 and {list(theta_1[key].shape)} in theta_1. "
-                "Both must be of one architecture and one image size: fine-tune theta_1 from theta_0."
-            )
-
-
 def freeze_statistics(theta: nn.Module) -> None:
     """Keep the running statistics of every BatchNorm as they are, also in training mode."""
     for module in theta.modules():
@@ -149,9 +152,15 @@ def freeze_statistics(theta: nn.Module) -> None:
 
 def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
     """Raise CheckpointError if a buffer differs: buffers are not interpolated."""
-    buffers = dict(theta_1.named_buffers())
-    for name, buffer in theta_0.named_buffers():
-        if torch.equal(buffer, buffers[name]) or name.endswith(".num_batches_tracked"):
+    zero, one = (dict(theta.named_buffers(remove_duplicate=False)) for theta in (theta_0, theta_1))
+    # A checkpoint's keys do not show it: a buffer may be no part of it, or be a parameter of the other model.
+    if others := sorted(zero.keys() ^ one.keys()):
+        raise CheckpointError(
+            f"'{others[0]}' is a buffer of theta_{int(others[0] in one)} only. "
+            "Both must be of one architecture: fine-tune theta_1 from theta_0."
+        )
+    for name, buffer in zero.items():
+        if torch.equal(buffer, one[name]) or name.endswith(".num_batches_tracked"):
             continue
         owner = theta_0.get_submodule(name.rpartition(".")[0])
         if isinstance(owner, _NORMS_WITH_STATISTICS):

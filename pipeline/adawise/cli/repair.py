@@ -52,9 +52,15 @@ class RepairCommand(Command):
                 print_text(f"       {step.again}")
         for lost in found.beyond:
             print_text(f"beyond repair: {lost}")
+        for tp, offset in found.begun.items():
+            print_text(
+                f"{tp}: it begins at offset {offset}, and there is no segment: if it had rows, they are lost; "
+                f"`adawise verify {root} --broker` compares with the group's committed offset"
+            )
         steps = counted(len(found.steps), "step")
         if not (found.steps or found.beyond):
-            print_text(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` checks the rest")
+            nothing = f"nothing {'else ' if found.begun else ''}to repair"
+            print_text(f"{root}: {nothing}, by names and footers; `adawise verify {root}` checks the rest")
         elif found.steps and not self.yes:
             print_text(f"{root}: {steps}, nothing was changed; to take them, run: adawise repair {root} --yes")
         elif found.steps:

@@ -94,7 +94,10 @@ class VerifyCommand(Command):
             whole = not any(report.faults for report in reports.values())
             print_json({"whole": whole, "roots": documents} if len(documents) > 1 else documents[0])
         elif len(documents) > 1:
+            unproved = [root for root, report in reports.items() if report.unproved and root not in harmed]
             rows = sum(report.rows for root, report in reports.items() if root not in harmed)
             named = f"; look at {', '.join(harmed)}" if harmed else ""
-            print_text(f"{len(reports) - len(harmed)} of {len(reports)} outputs are whole, with {rows} rows{named}")
+            named += f"; whether all is there is not known of {', '.join(unproved)}" if unproved else ""
+            are = "have no fault" if unproved else "are whole"
+            print_text(f"{len(reports) - len(harmed)} of {len(reports)} outputs {are}, with {rows} rows{named}")
         return FOUND if harmed else 0

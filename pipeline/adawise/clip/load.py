@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistics
+from adawise.adapt.interpolate import check_finite, check_pair, check_shapes, freeze_statistics
 from adawise.clip.archive import check_unpacked_size, is_archive, read_archive
 from adawise.clip.compiler import postponed
 from adawise.clip.config import check_alike, check_config, check_size, config_digest, used_config
@@ -188,8 +188,10 @@ def _load_checkpoints(
         zero, one = both.map(partial(_load, configs, architecture, prepared), thetas, ("theta_0", "theta_1"))
     models = zero, one
     named = [configs.model(_named(architecture, theta)) for theta in thetas]
-    check_pair(*models)
+    check_shapes(*models)
+    # Before `check_pair`, which would find the effect of another config in buffers and modules, and not name its key.
     check_alike(*named, defaults=_DEFAULTS)
+    check_pair(*models)
     settings = [_preprocess_cfg(model, prepared) for model in models]
     # The fill colour matters only if pictures are padded.
     padding = {"fill_color"} if settings[0]["resize_mode"] != "longest" else set[str]()

@@ -36,8 +36,9 @@ from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, Publication, SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, holes, invariant, layout, segment, served_by
+from adawise.sink.claims import beginning_name
 from adawise.sink.columns import results_of
-from adawise.sink.files import beginning_name, compacted_names, is_covered, read_bytes, segment_names
+from adawise.sink.files import compacted_names, is_covered, read_bytes, segment_names
 from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.owner import Owner, check_commits, claim_owner
 from adawise.sink.segment import SegmentFooter, StateBlocks

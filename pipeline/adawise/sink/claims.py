@@ -8,29 +8,35 @@ The origin is claimed because it can move: two workers that resolve "latest" at 
 names differ and never collide. The first claim holds, and the other worker adopts it.
 
 Each time retention cuts a chain, a claim records the segment with which it begins from then on; the one with the last
-name counts. It distinguishes a chain that retention has cut from one that lost files.
+name counts. It distinguishes a chain that retention has cut from one that lost files. Readers go by its name, so one
+that is damaged hides what comes before it; where names are listed, its contents are checked, and it is named.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
+import structlog
 from pydantic import ConfigDict
 
-from adawise.errors import ChainError, SettingsError, StoreUnavailable
+from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.sink.files import beginning_name, beginnings
 from adawise.sink.layout import Lineage, SegmentName
 from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Text, parse, unreadable
 from adawise.store.store import Store
 
 LAYOUT = 1
+
+_log = structlog.get_logger("sink")
+_named: set[tuple[str, str]] = set()
+"""The damaged claims that this process has named, by root and key: commands list claims several times."""
 
 OVERWRITES = (
     "{}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would destroy "
@@ -216,21 +222,70 @@ class Beginning(Document):
         return Lineage.of(self.lineage.encode()).extended(named[1])
 
 
+def beginnings(store: Store) -> dict[TopicPartition, SegmentName]:
+    """Return the names with which the chains begin that retention has cut; what comes before them counts as removed.
+
+    List them after the files: what was removed in between then comes before a name that is listed. A claim that cannot
+    be read counts as well, because it may have been one: it is named, once in a process, by a warning.
+    """
+    found = _begun(store, layout.RETAINED)
+    for tp, name in found.items():
+        try:
+            _beginning(store, tp, name)
+        except FatalError as error:
+            _warn(store, layout.retained_key(tp, name), error)
+    return found
+
+
+def beginning_name(store: Store, tp: TopicPartition) -> SegmentName:
+    """Return the beginning of one partition by its name alone; the least of all names if retention never cut it."""
+    return _begun(store, layout.retained_folder(tp)).get(tp, SegmentName(0))
+
+
+def _begun(store: Store, under: str) -> dict[TopicPartition, SegmentName]:
+    found: dict[TopicPartition, SegmentName] = {}
+    for tp, name in filter(None, map(layout.parse_retained_key, store.list(under))):
+        found[tp] = max(name, found.get(tp, name))
+    return found
+
+
+def _warn(store: Store, key: str, error: FatalError) -> None:
+    if (str(store), key) in _named:
+        return
+    _named.add((str(store), key))
+    note = (
+        "rows, files and commands leave out all of this partition that comes before it; if there is no copy to "
+        "restore, move it away, and check the root with `adawise verify`"
+    )
+    if structlog.is_configured():
+        _log.warning("claim_damaged", file=key, error=str(error), note=note)
+    else:  # in a program that only imports this one, structlog would write to the standard output
+        warnings.warn(f"{error}: {note}", stacklevel=2)
+
+
 def read_beginning(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:
     """Return the name that the chain begins with, and the claim; None if retention never cut it.
 
     Raises:
         ChainError: the claim cannot be read.
     """
-    name = beginnings(store, layout.retained_folder(tp)).get(tp)
+    name = _begun(store, layout.retained_folder(tp)).get(tp)
     if name is None:
         return None
+    if (found := _beginning(store, tp, name)) is not None:
+        return name, found
+    if beginning_name(store, tp) > name:  # retention has cut it again a moment ago
+        return read_beginning(store, tp)
+    key = layout.retained_key(tp, name)
+    raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
+
+
+def _beginning(store: Store, tp: TopicPartition, name: SegmentName) -> Beginning | None:
+    """Return the claim that the chain begins with this name; None if it is gone. Raises ChainError if it is damaged."""
     key = layout.retained_key(tp, name)
     data = store.get(key)
     if data is None:
-        if beginning_name(store, tp) > name:  # retention has cut it again a moment ago
-            return read_beginning(store, tp)
-        raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
+        return None
     found = parse(Beginning, store, key, data)
     previous = layout.parse_key(found.previous)
     if found.layout != LAYOUT or previous is None or previous[0] != tp or previous[1] >= name:
@@ -239,4 +294,4 @@ def read_beginning(store: Store, tp: TopicPartition) -> tuple[SegmentName, Begin
         found.after_previous()
     except (TypeError, ValueError) as error:
         raise unreadable(store, key) from error
-    return name, found
+    return found

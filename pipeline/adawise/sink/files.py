@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import layout
+from adawise.sink.claims import beginning_name, beginnings
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.store.store import Store, open_store
 
@@ -31,26 +32,10 @@ def begun_partitions(store: Store) -> set[TopicPartition]:
     return begun | beginnings(store).keys()
 
 
-def beginnings(store: Store, under: str = layout.RETAINED) -> dict[TopicPartition, SegmentName]:
-    """Return the names with which the chains begin that retention has cut; what comes before them counts as removed.
-
-    List them after the files: what was removed in between then comes before a name that is listed.
-    """
-    found: dict[TopicPartition, SegmentName] = {}
-    for tp, name in filter(None, map(layout.parse_retained_key, store.list(under))):
-        found[tp] = max(name, found.get(tp, name))
-    return found
-
-
 def is_removed(key: str, begins: Mapping[TopicPartition, SegmentName]) -> bool:
     """Return True if the segment or the traces of this key come before the beginning of their chain."""
     named = layout.parse_key(key)
     return named is not None and named[0] in begins and named[1] < begins[named[0]]
-
-
-def beginning_name(store: Store, tp: TopicPartition) -> SegmentName:
-    """Return the beginning of one partition, as `beginnings`; the least of all names if retention never cut it."""
-    return beginnings(store, layout.retained_folder(tp)).get(tp, SegmentName(0))
 
 
 def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDICTIONS) -> list[SegmentName]:

@@ -29,7 +29,8 @@ from adawise.output.compaction.merged import encode
 from adawise.output.compaction.segments import ChainIdentity, gather
 from adawise.records import TopicPartition
 from adawise.sink import layout, segment
-from adawise.sink.files import beginning_name, compacted_names, segment_names
+from adawise.sink.claims import beginning_name
+from adawise.sink.files import compacted_names, segment_names
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import Link, reader, walk

@@ -23,8 +23,8 @@ from adawise.output.compaction.delete import now_of
 from adawise.output.compaction.merged import read_facts
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
-from adawise.sink.claims import Beginning
-from adawise.sink.files import beginning_name, begun_partitions, compacted_names, read_bytes, segment_names
+from adawise.sink.claims import Beginning, beginning_name
+from adawise.sink.files import begun_partitions, compacted_names, read_bytes, segment_names
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Failpoint, Store

@@ -103,6 +103,11 @@ class RootReport:
         return any(fault.where == layout.OWNER for fault in self.faults)
 
     @property
+    def unproved(self) -> list[ChainReport]:
+        """The chains that began and have no segment, of which nothing that was read says whether they ever had one."""
+        return [chain for chain in self.chains if chain.is_empty and chain.tp not in self.committed]
+
+    @property
     def segments(self) -> int:
         """The number of segments."""
         return sum(chain.segments for chain in self.chains)

@@ -28,8 +28,8 @@ from adawise.errors import ChainError, Lost
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition
 from adawise.sink import claims, columns, holes, layout, schemas, segment
-from adawise.sink.claims import Beginning
-from adawise.sink.files import beginnings, compacted_names, is_removed, read_bytes
+from adawise.sink.claims import Beginning, beginnings
+from adawise.sink.files import begun_partitions, compacted_names, is_removed, read_bytes
 from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, chains, reader, walk
@@ -50,10 +50,14 @@ class RepairStep:
 
 @dataclass(slots=True)
 class RepairPlan:
-    """The steps in their order, and the damage that no step can repair, with what to do instead."""
+    """The steps in their order, and the damage that no step can repair, with what to do instead.
+
+    `begun` are the chains without a segment, with their origins: the root does not say whether they ever had one.
+    """
 
     steps: list[RepairStep] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
+    begun: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 def plan(store: Store) -> RepairPlan:
@@ -62,10 +66,16 @@ def plan(store: Store) -> RepairPlan:
     traced = store.list(layout.TRACES)  # listed before the segments, because a worker writes traces after their segment
     found = chains(store)
     sinks: set[str] = set()
-    for tp, keys in found.items():
-        chain = _Chain(store, tp, keys, {*traced}, made)
-        chain.follow()
-        sinks |= chain.sinks
+    for tp in sorted(found.keys() | begun_partitions(store)):
+        try:
+            if keys := found.get(tp, []):
+                chain = _Chain(store, tp, keys, {*traced}, made)
+                chain.follow()
+                sinks |= chain.sinks
+            else:
+                _without_segments(store, tp, made)
+        except ChainError as error:  # of its claims
+            made.beyond.append(str(error))
     known = {layout.traces_key(key) for keys in found.values() for key in keys}
     begins = beginnings(store) if traced else {}
     stale = [key for key in traced if key not in known and not is_removed(key, begins)]
@@ -77,6 +87,17 @@ def plan(store: Store) -> RepairPlan:
         ),
     ]
     return made
+
+
+def _without_segments(store: Store, tp: TopicPartition, made: RepairPlan) -> None:
+    """Note a chain of which there is no segment: it lost them, or never had one. Raises ChainError by its claims."""
+    cut, origin = claims.read_beginning(store, tp), claims.read_origin(store, tp)
+    if compacted_names(store, layout.PREDICTIONS, tp):
+        return
+    if cut is not None or store.list(layout.compacted_folder("plans", tp)):
+        made.beyond.append(f"{tp}: every segment is gone: restore them from a backup, see `adawise verify`")
+    elif origin is not None:
+        made.begun[tp] = origin.offset
 
 
 def _sink(store: Store, sinks: set[str], made: RepairPlan) -> Iterator[RepairStep]:

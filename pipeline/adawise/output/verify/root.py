@@ -25,8 +25,8 @@ from adawise.output.verify.findings import (
 )
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.sink.claims import read_origin, read_sink_id
-from adawise.sink.files import beginnings, begun_partitions, is_removed, segment_names
+from adawise.sink.claims import beginnings, read_origin, read_sink_id
+from adawise.sink.files import begun_partitions, is_removed, segment_names
 from adawise.sink.owner import read_owner
 from adawise.sink.precision import read_precision
 from adawise.sink.walk import chains

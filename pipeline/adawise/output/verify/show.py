@@ -27,12 +27,15 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
     if whole:
         compacted = sum(chain.compacted for chain in whole)
         gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+        more = len(found.unproved)
+        place = f"what {root} holds" if more else "what is there" if found.unread else root
         yield (
-            f"{'what is there' if found.unread else root} is whole: {found.segments} segments"
+            f"{place} is whole: {found.segments} segments"
             + (f" and {compacted} compacted files" if compacted else "")
-            + f" of {len(whole)} partitions, {found.rows} rows, every offset once"
+            + f" of {len(whole)} partitions, {found.rows} rows, every offset{' of these' if more else ''} once"
             + (f" except {found.lost} that were never served" if gaps else "")
             + "; footers, rows, states and traces agree"
+            + (f"; {more} more began, and whether they lost rows is not known" if more else "")
         )
         for tp, gap in gaps[:_SHOWN]:
             yield (
