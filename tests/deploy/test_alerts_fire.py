@@ -206,7 +206,7 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             worker = stack.enter_context(at_work(fleet, Plan(settings, tmp_path / "log")))
             stack.enter_context(Live(topic, cameras=2, partitions=1, every_s=0.02))
             worker.wait_for("committed")
-        fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind")
+        fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStaysBehind")
         with bound(seen, folder):
             fleet.until(lambda: "AdawiseStoreFails" not in fleet.alerts(), "it is over")
             fill(folder / "filler")
@@ -214,7 +214,7 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             fleet.until(lambda: ("page", "AdawiseStoreFull") in fleet.received, "the page")
             (folder / "filler").unlink()
             fleet.until(lambda: "AdawiseStoreFull" not in fleet.alerts(), "there is room")
-    fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStoreFull"}
+    fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStaysBehind", "AdawiseStoreFull"}
 
 
 def test_a_topic_of_results_with_too_few_replicas_is_no_broker_that_is_away(
