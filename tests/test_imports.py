@@ -94,7 +94,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "bench": (EVERYTHING, "torch numpy PIL pyarrow rich"),
     "bench/verdict": ("text", ""),
     "cli": (EVERYTHING, "rich structlog pydantic pydantic_settings shtab"),
-    "__main__": ("cli console errors", ""),
+    "__main__": ("app/signals cli console errors", ""),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
     # the companions
     "adawise_cameras": (

@@ -268,6 +268,8 @@ def exit_codes_page() -> str:
         "Exit codes",
         table(["code", "meaning"], codes),
         f"Code 3 is a finding, not a failure. These commands end with it: {finders}.",
+        "`run`, `cameras`, `record --follow` and `labels --follow` run until they are stopped. An orderly end by "
+        "SIGTERM or Ctrl-C is 0, also while they start.",
         "## Errors\n\nEvery message says what was expected, what came, and where, and ends in the remedy.\n\n"
         + block(_drawn(errors.__doc__)),
         "`SettingsError` ends with code 2, every other error that reaches the command line with code 1.",

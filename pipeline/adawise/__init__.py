@@ -9,9 +9,8 @@ Use as a library (docs/library.md); each part is loaded when it is first used:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# Imports nothing: the program handles signals only once this module is loaded.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from adawise.adapt.state import StreamState
     from adawise.app.library import Step, adapt_batch, load_pair
@@ -55,6 +54,8 @@ if not TYPE_CHECKING:
     }
 
     def __getattr__(name):
+        from importlib import import_module
+
         for module, names in _NAMES.items():
             if name in names.split():
                 value = globals()[name] = getattr(import_module(module), name)

@@ -7,19 +7,17 @@ Where other programs read the error output (`logs.configure`), the message is an
 
 from __future__ import annotations
 
+# Only what the interpreter has loaded already: until `program` is called, a signal ends the process as any Python
+# program, by a traceback.
 import atexit
-import io
 import os
-import select
 import sys
-import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import NoReturn
 
-from adawise.console import print_text
-from adawise.errors import AdawiseError, SettingsError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -34,16 +32,37 @@ def program() -> NoReturn:
     """
     last = _LastExitFunction()
     atexit.register(last)  # before all others, so called after them
-    threading.excepthook = _thread_failed
     try:
+        _handle_signals()
         last.code = main()
+        from adawise.app.signals import end_at_once
+
+        end_at_once(last)  # from here on only threads of libraries are awaited
         doctor = sys.modules.get("adawise.doctor.checks")  # loaded by the command `doctor` only
         if doctor is not None and doctor.is_checking():
             last()  # otherwise the interpreter would wait for ever for library threads of a check that hangs
     except SystemExit as ended:  # raised by the parser
         last.code = int(ended.code or 0)
         raise
+    except KeyboardInterrupt:  # outside of `main`, or again while it handled the first one
+        last.code = INTERRUPTED
+        sys.stderr.write("adawise: interrupted\n")
     sys.exit(last.code)
+
+
+def _handle_signals() -> None:
+    """Let signals end the start of a service with 0; the others are interrupted, as `main` reports."""
+    from adawise.cli import begins_at
+    from adawise.cli.services import runs_until_stopped
+
+    words = sys.argv[1 + begins_at(sys.argv[1:]) :]
+    if words and runs_until_stopped(words[0], [word[2:] for word in words if word.startswith("--")]):
+        from adawise.app.signals import end_start_at_once
+
+        end_start_at_once()
+    import threading
+
+    threading.excepthook = _thread_failed
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
@@ -51,6 +70,8 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     logs = sys.modules.get("adawise.logs")
     name = "" if failed.thread is None else failed.thread.name
     if logs is None or failed.exc_value is None or not logs.log_thread(name, failed.exc_value):
+        import threading
+
         threading.__excepthook__(failed)
 
 
@@ -59,8 +80,11 @@ class _LastExitFunction:
         self.code = FAILED  # stays if `main` raises: a fault of the program, which the interpreter shows
 
     def __call__(self) -> None:
+        from contextlib import suppress
+
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # its reader has ended, or it is closed
+            # Its reader has ended, or it is closed, or a signal came while it was flushed.
+            with suppress(OSError, ValueError, RuntimeError):
                 stream.flush()
         os._exit(self.code)
 
@@ -75,12 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (logs := sys.modules.get("adawise.logs")) is not None:
         logs.begin_program()
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _code_of(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as error:
+        return INTERRUPTED if _is_logged(error, "", "", INTERRUPTED) else _print("interrupted", INTERRUPTED)
+
+
+def _code_of(arguments: Sequence[str]) -> int:
+    """Return the exit code of a command line; report the error by which it ends."""
+    from adawise.errors import AdawiseError, SettingsError
+
+    try:
+        return _run(arguments)
     except AdawiseError as error:
         code = WRONG_USAGE if isinstance(error, SettingsError) else FAILED
         return code if _is_logged(error, *error.cause_and_remedy, code) else _print(f"{error}", code)
-    except KeyboardInterrupt as error:
-        return INTERRUPTED if _is_logged(error, "", "", INTERRUPTED) else _print("interrupted", INTERRUPTED)
     except BrokenPipeError:
         if _has_reader():
             raise  # another pipe broke
@@ -98,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from pathlib import Path
+
     from adawise.cli.program import run_command
 
     try:
@@ -108,6 +142,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _has_reader() -> bool:
     """Return True if the standard output still has a reader."""
+    import io
+    import select
+
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), select.POLLOUT)
@@ -117,6 +154,8 @@ def _has_reader() -> bool:
 
 
 def _print(message: str, code: int) -> int:
+    from adawise.console import print_text
+
     print_text(f"adawise: {message}", sys.stderr)
     return code
 

@@ -36,12 +36,6 @@ class CamerasCommand(Command):
 
     @classmethod
     @override
-    def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Return True unless --check was given, which tries each camera once and ends."""
-        return not options.get("check")
-
-    @classmethod
-    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield options that would have no effect."""
         if "partitions" in options and "create_topic" not in options:
@@ -54,11 +48,10 @@ class CamerasCommand(Command):
         """Read the cameras until stopped, or only try each of them."""
         from adawise.app.signals import INTERRUPTED, ended_at_once
 
-        # An interrupted check must not return 0, which says that each camera gave a frame.
-        with ended_at_once(INTERRUPTED if self.check else 0):
-            from adawise_cameras.app import read_until_stopped
-            from adawise_cameras.check import check
-
         if self.check:
+            with ended_at_once(INTERRUPTED):
+                from adawise_cameras.check import check
             return check(self.settings, self.file)
+        from adawise_cameras.app import read_until_stopped
+
         return read_until_stopped(self.settings, self.file, create_topic=self.create_topic, partitions=self.partitions)

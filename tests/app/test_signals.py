@@ -50,11 +50,11 @@ def test_while_modules_are_loaded_a_signal_ends_the_process_with_0_and_later_it_
     number: signal.Signals,
 ) -> None:
     before = signal.getsignal(number)
-    with ended_at_once():
+    with ended_at_once(0):
         pass
     assert signal.getsignal(number) == before
     code = (
         "import signal; from adawise.app.signals import ended_at_once\n"
-        f"with ended_at_once(): signal.raise_signal({int(number)})"
+        f"with ended_at_once(0): signal.raise_signal({int(number)})"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -24,13 +24,15 @@ from tests.kafka.sources import numbered, open_source, produce
 
 EACH, PARTITIONS = 20, 2
 POLLS = round(scaled(400))  # of 50 ms each; six bring all messages where nothing fails
-CALLS: Mapping[str, Mapping[str, Exception]] = {
+_BUG = RuntimeError("a bug of the client")
+CALLS: Mapping[str, Mapping[str, Sequence[Exception]]] = {
     "client": {
-        "poll": KafkaConnectionError("the connection is closed"),
-        "position": KafkaTimeoutError("the coordinator is away"),
+        "poll": [KafkaConnectionError("the connection is closed")],
+        "position": [KafkaTimeoutError("the coordinator is away"), _BUG],
+        "highwater": [_BUG],
     },
-    "topics": {"ends": BrokerUnavailable("no broker answers")},
-    "log": {"check": BrokerUnavailable("no broker answers")},
+    "topics": {"ends": [BrokerUnavailable("no broker answers"), _BUG]},
+    "log": {"check": [BrokerUnavailable("no broker answers")]},
 }
 _ONLY_BEFORE = {("client", "poll")}  # what it returns is lost if it raises, and it raises before it takes anything
 
@@ -56,6 +58,8 @@ def read(
                 assigned[tp] += 1
                 source.seek(tp, 0)
             source.resume(found.assigned[:1])  # the others wait, so that the ends of their logs are asked for
+            for tp in assigned:
+                source.lag(tp)  # what a worker logs after each segment
             if len(offsets) == 1 and EACH in map(len, offsets.values()):
                 source.resume([*assigned])
             if sum(map(len, offsets.values())) >= EACH * PARTITIONS:
@@ -67,9 +71,10 @@ def places(calls: Mapping[tuple[str, str], int], most: int) -> Iterator[tuple[st
     """The first calls of each method, with what each may raise."""
     for (port, method), count in sorted(calls.items()):
         for call in range(min(count, most)):
-            yield port, method, call, "before", CALLS[port][method]
-            if (port, method) not in _ONLY_BEFORE:
-                yield port, method, call, "after", CALLS[port][method]
+            for error in CALLS[port][method]:
+                yield port, method, call, "before", error
+                if (port, method) not in _ONLY_BEFORE:
+                    yield port, method, call, "after", error
 
 
 @pytest.mark.timeout(1_200)

@@ -26,6 +26,7 @@ from tests.watch.web.client import request
 WINDOW = "20s"
 SHORTER = {  # numbers of the rules, and what stands in their place where minutes are seconds
     "AdawiseFallsBehind": ("> 600", "> 2"),
+    "AdawiseStaysBehind": ("> 600", "> 2"),
     "AdawiseNotWritten": ("> 300", "> 4"),
     "AdawiseStoreFails": ("> 300", "> 3"),
     "AdawiseBrokerFails": ("> 300", "> 3"),

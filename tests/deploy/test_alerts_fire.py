@@ -206,7 +206,7 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             worker = stack.enter_context(at_work(fleet, Plan(settings, tmp_path / "log")))
             stack.enter_context(Live(topic, cameras=2, partitions=1, every_s=0.02))
             worker.wait_for("committed")
-        fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind")
+        fleet.until_fires("AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStaysBehind")
         with bound(seen, folder):
             fleet.until(lambda: "AdawiseStoreFails" not in fleet.alerts(), "it is over")
             fill(folder / "filler")
@@ -214,7 +214,30 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             fleet.until(lambda: ("page", "AdawiseStoreFull") in fleet.received, "the page")
             (folder / "filler").unlink()
             fleet.until(lambda: "AdawiseStoreFull" not in fleet.alerts(), "there is room")
-    fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStoreFull"}
+    fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStaysBehind", "AdawiseStoreFull"}
+
+
+def test_a_worker_at_more_than_its_capacity_falls_behind_until_less_comes(
+    own_broker: Broker, fleet: Fleet, pair: PairFolder, tmp_path: Path
+) -> None:
+    """Of its capacity, known from what it serves while more waits, twice as much comes."""
+    topic, rng = topic_of(own_broker), random.Random(3)
+    settings = watched(topic, pair, tmp_path / "output")
+    ours = f'instance="127.0.0.1:{port_of(settings)}"'
+    rows = f"adawise_images_total{{{ours}}}"
+    fires = f'ALERTS{{alertname="AdawiseFallsBehind", alertstate="firing", {ours}}}'
+
+    def total(expression: str) -> float:
+        return sum(float(sample["value"][1]) for sample in fleet.query(expression))
+
+    with at_work(fleet, Plan(settings, tmp_path / "log")):
+        topic.produce([single(rng, n % 2, 1) for n in range(4_000)])
+        fleet.until(lambda: total(rows) >= 4_000, "all was served")
+        capacity = total(f"max_over_time(rate({rows}[6s])[2m:1s])")
+        fleet.until(lambda: not fleet.query(fires), "the alert is over")
+        with Live(topic, cameras=2, partitions=1, every_s=0.5 / capacity):
+            fleet.until(lambda: fleet.query(fires), "twice as much comes", lambda: (capacity, total(rows)))
+        fleet.until(lambda: not fleet.query(fires), "nothing more comes, and it catches up")
 
 
 def test_a_topic_of_results_with_too_few_replicas_is_no_broker_that_is_away(

@@ -558,6 +558,37 @@ def test_a_lag_that_nobody_can_say_is_not_known_and_no_error(
             assert source.lag(tp) is None
 
 
+def test_a_fault_of_the_client_in_a_query_that_only_informs_is_logged_once_and_ends_nothing(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a group, whose offset hints ask for the position too."""
+    tp, fault = TopicPartition(topic(1), 0), failing(RuntimeError("a bug"))
+    with closing(open_source(broker, tp.topic, fresh_name("group"))) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        for method in ("position", "highwater"):
+            with monkeypatch.context() as patch:
+                patch.setattr(source._consumer, method, fault)
+                assert [source.lag(tp), source.lag(tp)] == [None, None]
+                assert not source.drained(tp)
+                source.commit({tp: 0})
+        with monkeypatch.context() as patch:
+            patch.setattr(source._consumer, "commit_async", fault)
+            source.commit({tp: 0})
+        with monkeypatch.context() as patch:
+            patch.setattr(source._topics, "ends", fault)
+            source.pause([tp])
+            source._ends_due = 0.0
+            source.poll(0.05)
+        assert source._ends_due > 0.0  # it was asked
+        source._ends_due = 0.0
+        source.poll(0.05)
+        assert source.lag(tp) == 0
+    said = [record.getMessage() for record in caplog.records if "a bug" in record.getMessage()]
+    assert ["a query about topic" in line for line in said] == [True, False], said
+    assert "offset hint" in said[1]
+
+
 def test_records_beyond_a_batch_that_is_left_out_are_read_anew_and_not_twice(broker: Broker, topic: MakeTopic) -> None:
     tp = TopicPartition(topic(1), 0)
     produce(broker, numbered(tp.topic, 0, 20))

@@ -14,6 +14,10 @@ INTERRUPTED = 130
 
 _STOPS_WITHIN_S = 0.1
 
+_Function = Callable[[int, FrameType | None], object]
+_Handler = _Function | int | signal.Handlers | None
+_BEFORE_START: dict[int, _Handler] = {}  # what `end_start_at_once` replaced
+
 
 class StopRequest:
     """A request for an orderly end by a signal; call it to see whether there was one."""
@@ -60,23 +64,42 @@ class StopRequest:
 def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
     """Let SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once."""
     request = StopRequest(on_stop)
-    previous = {number: signal.signal(number, request.received) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handled(request.received):
         yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def ended_at_once(code: int = 0) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the process at once, while modules are loaded for seconds and nothing has begun.
+def ended_at_once(code: int) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the process at once with this code, while modules are loaded for seconds."""
+    with _handled(lambda *_: os._exit(code)):
+        yield
 
-    `code` is the exit code.
+
+def end_start_at_once() -> None:
+    """Let SIGTERM and SIGINT end the process at once with 0, until other handlers are installed by this module.
+
+    It is for the start of a service, of which nothing has to be finished.
     """
-    previous = {number: signal.signal(number, lambda *_: os._exit(code)) for number in (signal.SIGTERM, signal.SIGINT)}
+    _BEFORE_START.update(_install(lambda *_: os._exit(0)))
+
+
+def end_at_once(code: Callable[[], object]) -> None:
+    """Let SIGTERM and SIGINT call this function, which ends the process: for the end, when all work is done."""
+    _BEFORE_START.clear()
+    _install(lambda *_: code())
+
+
+@contextmanager
+def _handled(handler: _Function) -> Iterator[None]:
+    # The handlers of the start are not put back: after the work they would end a program that failed with 0.
+    previous = _install(handler) | _BEFORE_START
+    _BEFORE_START.clear()
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def _install(handler: _Function) -> dict[int, _Handler]:
+    return {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}

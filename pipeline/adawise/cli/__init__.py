@@ -5,10 +5,11 @@ Modules are imported when they are needed, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# Imports nothing: the program reads this before it handles signals.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adawise.cli.command import Command
 
 PROGRAM = "adawise"
@@ -63,8 +64,18 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
 }
 
 
+def begins_at(arguments: Sequence[str]) -> int:
+    """Return the index of the command's first word in the arguments; `--config FILE` may come before it."""
+    start = 0
+    while arguments[start:] and arguments[start].startswith("--config"):
+        start += 1 if "=" in arguments[start] else 2
+    return start
+
+
 def command_of(name: str) -> type[Command]:
     """Return the class of a command in `COMMANDS`."""
+    from importlib import import_module
+
     module, _, kind = COMMANDS[name][0].partition(":")
     command: type[Command] = getattr(import_module(module), kind)
     return command

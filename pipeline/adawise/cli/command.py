@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from adawise.cli.services import runs_until_stopped
 from adawise.settings.group import PLACE, Location
 from adawise.settings.tree import Settings
 
@@ -146,8 +147,7 @@ class Command(BaseSettings):
     @classmethod
     def is_service(cls, options: Mapping[str, Any]) -> bool:
         """Return True if the command runs until it is stopped, so that its error output is a log."""
-        del options
-        return False
+        return runs_until_stopped(cls.name, {name for name, value in options.items() if value})
 
     @classmethod
     def takes(cls, setting: str) -> bool:

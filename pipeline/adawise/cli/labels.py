@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
@@ -44,12 +41,6 @@ class LabelsCommand(Command):
     )
     follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, storing labels as they come")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
-
-    @classmethod
-    @override
-    def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Return True with --follow."""
-        return bool(options.get("follow"))
 
     @override
     def call(self) -> int:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
-from adawise.cli import PROGRAM, command_of
+from adawise.cli import PROGRAM, begins_at, command_of
 from adawise.cli.parser import own_fields
 from adawise.console import print_text
 
@@ -24,9 +24,7 @@ Flag = tuple[str, list[str]]
 
 def translated(arguments: Sequence[str]) -> list[list[str]]:
     """Return the command lines of today, with a warning that names them if they are others."""
-    start = 0
-    while arguments[start:] and arguments[start].startswith("--config"):
-        start += 1 if "=" in arguments[start] else 2
+    start = begins_at(arguments)
     flags = _flags(arguments[start + 1 :]) if [*arguments[start : start + 1]] == ["card"] else []
     verbs = [verb for flag, verb in _CHOOSES.items() if flag in dict(flags)]
     if not verbs:

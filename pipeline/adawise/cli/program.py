@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adawise import __version__
-from adawise.cli import COMMANDS, PROGRAM, command_of
+from adawise.cli import COMMANDS, PROGRAM, begins_at, command_of
 
 if TYPE_CHECKING:
     from adawise.cli.command import Command
@@ -91,11 +91,8 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         SettingsError: there is no such command.
     """
-    before: list[str] = []
-    rest = list(arguments)
-    while rest and rest[0].startswith("--config"):
-        count = 1 if "=" in rest[0] else 2
-        before, rest = before + rest[:count], rest[count:]
+    start = begins_at(arguments)
+    before, rest = [*arguments[:start]], [*arguments[start:]]
     for words in (2, 1):
         name = " ".join(rest[:words])
         if name in COMMANDS:

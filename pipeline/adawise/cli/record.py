@@ -73,12 +73,6 @@ class RecordCommand(Command):
 
     @classmethod
     @override
-    def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Return True with --follow."""
-        return bool(options.get("follow"))
-
-    @classmethod
-    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a second beginning, and options that would have no effect."""
         if "from" in options and "from_time" in options:

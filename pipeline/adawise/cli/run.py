@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing, suppress
-from typing import Any
 
 from typing_extensions import override
 
@@ -33,25 +31,15 @@ class RunCommand(Command):
         ),
     )
 
-    @classmethod
-    @override
-    def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Return True: a worker runs until it is stopped."""
-        del options
-        return True
-
     @override
     def call(self) -> int:
         """Run the worker."""
         import structlog
 
-        from adawise.app.signals import ended_at_once
-
         structlog.get_logger("worker").info("start_requested", note="loading libraries first takes some seconds")
 
-        with ended_at_once():
-            _check_places(self.settings)
-            from adawise.app.run import run_worker
+        _check_places(self.settings)
+        from adawise.app.run import run_worker
 
         return run_worker(self.settings)
 

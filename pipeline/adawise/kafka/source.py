@@ -21,7 +21,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost
+from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost, place_of
 from adawise.kafka.batches import BatchLimits, Unread, bound_batches
 from adawise.kafka.client import EMBEDDED, EMBEDDED_SESSION_MS, kafka_errors, message_of, open_client
 from adawise.kafka.group import OffsetHints, RebalanceListener, join_after_settling, why_expelled
@@ -134,6 +134,7 @@ class KafkaSource:
         self._taken = Poll()  # what the next poll returns first, if this one raises
         self._error: AdawiseError | None = None  # of a check, raised by the next poll: this one had something to return
         self._has_failed = False  # the last poll failed: messages fetched before do not end the outage
+        self._uninformed = set[str]()  # kinds of errors that were logged by `_informing`
         self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, by the broker's last answer
         self._ends_due = 0.0
         self._paused: set[TopicPartition] = set()  # by the caller, who does not know of blocked partitions
@@ -222,7 +223,7 @@ class KafkaSource:
         return found
 
     def _check(self, *, has_messages: bool) -> None:
-        """Check the topic beside reading it; raise what `log.check` and `lag` raise."""
+        """Check the topic beside reading it; raise what `log.check` raises."""
         self._log_transactions()
         if has_messages:
             self._received_at = time.monotonic()
@@ -241,9 +242,27 @@ class KafkaSource:
         if not tps:
             return
         self._ends_due = now_s + _ENDS_AGAIN_S
-        with suppress(AdawiseError):  # `check` finds a broker that is away
+        with self._informing():
             self._ends.update(self._topics.ends(tps))
             self._ends_due = now_s + _ENDS_S
+
+    @contextmanager
+    def _informing(self) -> Iterator[None]:
+        """Suppress every error of a query that only informs; log one that no broker explains, once for each kind."""
+        try:
+            yield
+        except AdawiseError:  # no broker answers, which `check` finds, or this user may not see it
+            pass
+        except Exception as error:  # noqa: BLE001  # such as a fault of the client, which must not end the work
+            if (kind := type(error).__name__) not in self._uninformed:
+                self._uninformed.add(kind)
+                log.warning(
+                    "a query about topic %s failed, and the work goes on without its answer: %s: %s (%s)",
+                    self._topic,
+                    kind,
+                    error,
+                    place_of(error),
+                )
 
     def _end(self, tp: TopicPartition) -> int | None:
         """Return the end of the log, as far as it is known."""
@@ -302,7 +321,7 @@ class KafkaSource:
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
         partition, end, position = KafkaPartition(*tp), None, None
-        with suppress(AdawiseError), kafka_errors(self._servers, f"ask for the position in {tp}"):
+        with self._informing(), kafka_errors(self._servers, f"ask for the position in {tp}"):
             end, position = self._end(tp), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, end - max(since, int(position)))
 
@@ -353,10 +372,12 @@ class KafkaSource:
         self._examined_at = now_s
         tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
-        ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
+        ends = dict[TopicPartition, int]()
+        with self._informing():
+            ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
             found = None
-            with suppress(AdawiseError):  # no broker answers, or this user may not see it
+            with self._informing():
                 found = self._topics.open_transaction(tp, ends[tp])
             self._held_back.log_cause(tp, found, time.monotonic())
 

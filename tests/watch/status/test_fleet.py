@@ -212,6 +212,19 @@ def test_a_store_without_room_is_said_and_nobody_is_advised_to_start_another_wor
     assert {each.stream_id: each.state for each in found.cameras} == {"north": "failing", "south": "ok"}
 
 
+@pytest.mark.parametrize(("root", "asks_the_worker"), [("s3://bucket/yard", True), ("runs/yard", False)])
+def test_an_object_store_that_refuses_every_write_has_no_report_so_the_worker_is_to_be_asked(
+    root: str, asks_the_worker: bool
+) -> None:
+    yard = Yard(DictStore())
+    broker, facts = overloaded(yard), RootReader(yard.store).read(NOW_S - 3_600, NOW_S)
+    found = fleet_status(replace(QUESTION, root=root), facts, broker, {}, now_s=NOW_S)
+    [stalled] = [trouble for trouble in found.troubles if trouble.kind == "stalled"]
+    assert "retry_scheduled" in stalled.remedy
+    for word in ("/readyz", "adawise_store_full", "adawise_outage_seconds"):
+        assert (word in stalled.remedy) == asks_the_worker
+
+
 def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_partitions_wait() -> None:
     store = DictStore()
     yard = Yard(store)

@@ -47,6 +47,10 @@ _WAITS = {
     "permission": "give the worker's user the right that the message names; work then goes on by itself",
     "": "read its log; /readyz of its port says the same",
 }
+_UNREPORTED = (
+    ". A store that refuses every write has no report of it here: ask the worker for /readyz, or for "
+    "adawise_store_full and adawise_outage_seconds at /metrics"
+)
 _DEATHS = 3  # unclean starts of a partition that are reported; as in `sink.starts`
 _OFTEN = 0.01  # share of rejected images above which they are reported
 _SETTLED_S = 30.0  # a newer commit may seem to be beyond the log's end, which was asked for at about the same time
@@ -162,6 +166,8 @@ def _of_group(found: FleetStatus) -> Iterator[Finding]:
 
 def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterator[Finding]:
     where, who = partition.called, partition.writer or "its worker"
+    # Workers write their reports into the root, and the free space of an object store is not known.
+    unreported = _UNREPORTED if "://" in root else ""
     read_from = partition.next_offset if partition.next_offset is not None else partition.committed
     if partition.log_start is not None and read_from is not None and read_from < partition.log_start:
         yield Finding(
@@ -184,7 +190,8 @@ def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterat
             "stalled",
             where,
             f"{lag} messages wait, and the last segment is {as_duration(age_s)} old",
-            blocked or f"look in the log of {who} for retry_scheduled or store_filled, which name the failure",
+            blocked
+            or f"look in the log of {who} for retry_scheduled or store_filled, which name the failure{unreported}",
         )
     elif lag and lag_s is not None and lag_s > BEHIND_S:
         yield Finding(
