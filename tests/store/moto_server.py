@@ -1,6 +1,7 @@
-"""An S3 by moto whose conditional writes are atomic, as those of every real one are.
+"""An S3 by moto that answers one request after the other.
 
-moto looks whether a key is there, and then writes it, in several threads: two writers of one key may both succeed.
+moto checks whether a key is there, and then writes it, in several threads: two writers of one key may both succeed. It
+also iterates over a dictionary of keys that other threads change: with some thousand keys each listing fails.
 
     python -m tests.store.moto_server PORT
 """
@@ -19,16 +20,14 @@ from werkzeug.serving import run_simple
 _ONE = threading.Lock()
 
 
-class OneConditionAtATime:
-    """The application, with requests that have a condition one after the other."""
+class OneAtATime:
+    """The application, with requests one after the other."""
 
     def __init__(self) -> None:
         self._app: Any = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
-        if environ.get("HTTP_IF_NONE_MATCH") is None:
-            return self._answer(environ, start_response)
         # The body first: a writer that stands still in the middle of it would hold up all others.
         length = -1 if environ.get("wsgi.input_terminated") else int(environ.get("CONTENT_LENGTH") or 0)
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
@@ -44,4 +43,4 @@ class OneConditionAtATime:
 
 
 if __name__ == "__main__":
-    run_simple("127.0.0.1", int(sys.argv[1]), OneConditionAtATime(), threaded=True, request_handler=MotoRequestHandler)
+    run_simple("127.0.0.1", int(sys.argv[1]), OneAtATime(), threaded=True, request_handler=MotoRequestHandler)
