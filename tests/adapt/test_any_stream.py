@@ -278,6 +278,7 @@ def streams(draw: st.DrawFn) -> Stream:
     )
 
 
+@pytest.mark.timeout(1800)  # 100 long examples take a minute of a processor, 500 take five
 @given(streams())
 def test_every_batch_of_any_stream_is_served_and_leaves_a_state_that_is_finite_bounded_and_read_back(
     stream: Stream,
