@@ -102,7 +102,9 @@ def test_a_root_with_a_partition_without_a_segment_is_not_called_whole_and_the_p
     assert last == f"2 of 2 outputs have no fault, with 24 rows; whether all is there is not known of {root}"
     assert main(["repair", str(root)]) == 0
     named, nothing = capsys.readouterr().out.splitlines()
-    assert named.startswith("frames/5: it begins at offset 7, and there is no segment: if it had rows, they are lost;")
+    assert named.startswith(
+        "frames/5: it begins at offset 7, and there is no segment: nothing was served there yet, or its rows are lost;"
+    )
     assert nothing.startswith(f"{root}: nothing else to repair")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import FOUND, Command
 from adawise.settings.group import Location
+
+_SHOWN = 20  # partitions without a segment that are printed
 
 
 class RepairCommand(Command):
@@ -52,11 +56,13 @@ class RepairCommand(Command):
                 print_text(f"       {step.again}")
         for lost in found.beyond:
             print_text(f"beyond repair: {lost}")
-        for tp, offset in found.begun.items():
+        for tp, offset in islice(found.begun.items(), _SHOWN):
             print_text(
-                f"{tp}: it begins at offset {offset}, and there is no segment: if it had rows, they are lost; "
-                f"`adawise verify {root} --broker` compares with the group's committed offset"
+                f"{tp}: it begins at offset {offset}, and there is no segment: nothing was served there yet, or its "
+                f"rows are lost; where a group served it, `adawise verify {root} --broker` compares with its offset"
             )
+        if len(found.begun) > _SHOWN:
+            print_text(f"and {len(found.begun) - _SHOWN} more such partitions (`adawise verify {root} --json`)")
         steps = counted(len(found.steps), "step")
         if not (found.steps or found.beyond):
             nothing = f"nothing {'else ' if found.begun else ''}to repair"

@@ -134,7 +134,7 @@ class KafkaSource:
         self._taken = Poll()  # what the next poll returns first, if this one raises
         self._error: AdawiseError | None = None  # of a check, raised by the next poll: this one had something to return
         self._has_failed = False  # the last poll failed: messages fetched before do not end the outage
-        self._uninformed = set[str]()  # kinds of errors that were logged by `_informing`
+        self._uninformed = set[str]()  # queries whose fault was logged by `_informing`
         self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, by the broker's last answer
         self._ends_due = 0.0
         self._paused: set[TopicPartition] = set()  # by the caller, who does not know of blocked partitions
@@ -242,24 +242,26 @@ class KafkaSource:
         if not tps:
             return
         self._ends_due = now_s + _ENDS_AGAIN_S
-        with self._informing():
+        with self._informing("ends"):
             self._ends.update(self._topics.ends(tps))
             self._ends_due = now_s + _ENDS_S
 
     @contextmanager
-    def _informing(self) -> Iterator[None]:
-        """Suppress every error of a query that only informs; log one that no broker explains, once for each kind."""
+    def _informing(self, query: str) -> Iterator[None]:
+        """Suppress every error of a query that only informs; log one that no broker explains, until one succeeds."""
         try:
             yield
+            self._uninformed.discard(query)
         except AdawiseError:  # no broker answers, which `check` finds, or this user may not see it
             pass
         except Exception as error:  # noqa: BLE001  # such as a fault of the client, which must not end the work
-            if (kind := type(error).__name__) not in self._uninformed:
-                self._uninformed.add(kind)
+            if query not in self._uninformed:
+                self._uninformed.add(query)
                 log.warning(
-                    "a query about topic %s failed, and the work goes on without its answer: %s: %s (%s)",
+                    "a query about topic %s failed (%s), and the work goes on without its answer: %s: %s (%s)",
                     self._topic,
-                    kind,
+                    query,
+                    type(error).__name__,
                     error,
                     place_of(error),
                 )
@@ -304,7 +306,8 @@ class KafkaSource:
 
         An empty poll proves nothing: a broker that has stopped answering gives one too.
         """
-        if self.lag(tp) != 0:
+        # A fault of the client must not look like a partition that has more: its open batches would wait for ever.
+        if self._lag(tp, 0) != 0:
             return False
         end = int(self._consumer.highwater(KafkaPartition(*tp)) or 0)
         try:
@@ -318,10 +321,16 @@ class KafkaSource:
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`. The log's end is that of the partition's last fetch, or of the broker's answers since."""
+        found = None
+        with self._informing("lag"):
+            found = self._lag(tp, since)
+        return found
+
+    def _lag(self, tp: TopicPartition, since: int) -> int | None:
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
         partition, end, position = KafkaPartition(*tp), None, None
-        with self._informing(), kafka_errors(self._servers, f"ask for the position in {tp}"):
+        with suppress(AdawiseError), kafka_errors(self._servers, f"ask for the position in {tp}"):
             end, position = self._end(tp), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, end - max(since, int(position)))
 
@@ -373,11 +382,11 @@ class KafkaSource:
         tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
         ends = dict[TopicPartition, int]()
-        with self._informing():
+        with self._informing("lag"):
             ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
             found = None
-            with self._informing():
+            with self._informing("open transactions"):
                 found = self._topics.open_transaction(tp, ends[tp])
             self._held_back.log_cause(tp, found, time.monotonic())
 

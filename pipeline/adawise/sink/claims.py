@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import structlog
 from pydantic import ConfigDict
@@ -36,6 +37,9 @@ LAYOUT = 1
 
 _log = structlog.get_logger("sink")
 _named: set[tuple[str, str]] = set()
+_sound: WeakKeyDictionary[Store, set[str]] = (
+    WeakKeyDictionary()
+)  # claims of retention that were read: they never change
 """The damaged claims that this process has named, by root and key: commands list claims several times."""
 
 OVERWRITES = (
@@ -228,12 +232,15 @@ def beginnings(store: Store) -> dict[TopicPartition, SegmentName]:
     List them after the files: what was removed in between then comes before a name that is listed. A claim that cannot
     be read counts as well, because it may have been one: it is named, once in a process, by a warning.
     """
-    found = _begun(store, layout.RETAINED)
+    found, sound = _begun(store, layout.RETAINED), _sound.setdefault(store, set())
     for tp, name in found.items():
+        if (key := layout.retained_key(tp, name)) in sound:
+            continue
         try:
             _beginning(store, tp, name)
+            sound.add(key)
         except FatalError as error:
-            _warn(store, layout.retained_key(tp, name), error)
+            _warn(store, key, error)
     return found
 
 
@@ -252,7 +259,6 @@ def _begun(store: Store, under: str) -> dict[TopicPartition, SegmentName]:
 def _warn(store: Store, key: str, error: FatalError) -> None:
     if (str(store), key) in _named:
         return
-    _named.add((str(store), key))
     note = (
         "rows, files and commands leave out all of this partition that comes before it; if there is no copy to "
         "restore, move it away, and check the root with `adawise verify`"
@@ -261,6 +267,7 @@ def _warn(store: Store, key: str, error: FatalError) -> None:
         _log.warning("claim_damaged", file=key, error=str(error), note=note)
     else:  # in a program that only imports this one, structlog would write to the standard output
         warnings.warn(f"{error}: {note}", stacklevel=2)
+    _named.add((str(store), key))
 
 
 def read_beginning(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+import structlog
 
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason, SettingsError
@@ -21,7 +23,7 @@ from adawise.output.verify.root import verify, verify_root, walk
 from adawise.output.verify.show import as_document
 from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
-from adawise.sink import layout
+from adawise.sink import claims, layout
 from adawise.sink.files import compacted_names, segment_keys, segment_names
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import read_rows
@@ -520,9 +522,18 @@ def test_the_newer_half_of_a_chain_that_is_gone_is_a_fault_and_no_lag(store: Dic
     assert report.faults == []
 
 
-def test_a_partition_that_a_damaged_claim_hides_is_a_fault(store: DictStore) -> None:
+def test_a_partition_that_a_damaged_claim_hides_is_a_fault(store: DictStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_named", set())  # by no test before
+    monkeypatch.setattr(structlog, "is_configured", lambda: False)
     store.objects[layout.retained_key(TP, SegmentName(10**9))] = b""
-    assert segment_keys(store) == []
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="expected a claim"):
+            assert segment_keys(store) == []
+        claims._named.clear()
+    with warnings.catch_warnings(action="error"), pytest.raises(UserWarning):
+        segment_keys(store)
+    with pytest.warns(UserWarning, match="expected a claim"):  # what was raised counts as not named
+        assert segment_keys(store) == []
     (fault,) = faults_of(store)
     assert fault.where == layout.origin_key(TP)
     assert "_retained" in fault.what
