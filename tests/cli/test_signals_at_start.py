@@ -15,7 +15,10 @@ from adawise.cli import COMMANDS, command_of
 from adawise.cli.services import runs_until_stopped
 
 SIGNALLED = """
-import os, sys
+import _signal, os, sys
+
+# As from a terminal: a shell starts what runs in its background, such as these tests, with SIGINT ignored.
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
