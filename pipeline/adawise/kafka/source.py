@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from kafka import KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -33,6 +33,7 @@ from adawise.kafka.unreadable import Unreadable
 from adawise.ports import Poll
 from adawise.records import Message, TopicPartition
 
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 _SLICE_MS = 100  # events are noticed with at most this delay
@@ -134,7 +135,7 @@ class KafkaSource:
         self._taken = Poll()  # what the next poll returns first, if this one raises
         self._error: AdawiseError | None = None  # of a check, raised by the next poll: this one had something to return
         self._has_failed = False  # the last poll failed: messages fetched before do not end the outage
-        self._uninformed = set[str]()  # queries whose fault was logged by `_informing`
+        self._uninformed = dict[str, set[TopicPartition | None]]()  # for which a query of `_inform` fails
         self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, by the broker's last answer
         self._ends_due = 0.0
         self._paused: set[TopicPartition] = set()  # by the caller, who does not know of blocked partitions
@@ -242,29 +243,37 @@ class KafkaSource:
         if not tps:
             return
         self._ends_due = now_s + _ENDS_AGAIN_S
-        with self._informing("ends"):
-            self._ends.update(self._topics.ends(tps))
+        if (ends := self._inform("the ends of logs", partial(self._topics.ends, tps))) is not None:
+            self._ends.update(ends)
             self._ends_due = now_s + _ENDS_S
 
-    @contextmanager
-    def _informing(self, query: str) -> Iterator[None]:
-        """Suppress every error of a query that only informs; log one that no broker explains, until one succeeds."""
+    def _inform(
+        self, about: str, query: Callable[[], Answer | None], tp: TopicPartition | None = None
+    ) -> Answer | None:
+        """Return the answer to a query that only informs; None if there is none, whatever the error is.
+
+        An error that no broker explains is logged, once until all partitions for which the query failed have an answer.
+        """
         try:
-            yield
-            self._uninformed.discard(query)
+            answer = query()
         except AdawiseError:  # no broker answers, which `check` finds, or this user may not see it
-            pass
+            return None
         except Exception as error:  # noqa: BLE001  # such as a fault of the client, which must not end the work
-            if query not in self._uninformed:
-                self._uninformed.add(query)
+            failing = self._uninformed.setdefault(about, set())
+            if not failing:
                 log.warning(
                     "a query about topic %s failed (%s), and the work goes on without its answer: %s: %s (%s)",
                     self._topic,
-                    query,
+                    about,
                     type(error).__name__,
                     error,
                     place_of(error),
                 )
+            failing.add(tp)
+            return None
+        if answer is not None:
+            self._uninformed.get(about, set()).discard(tp)
+        return answer
 
     def _end(self, tp: TopicPartition) -> int | None:
         """Return the end of the log, as far as it is known."""
@@ -307,13 +316,11 @@ class KafkaSource:
         An empty poll proves nothing: a broker that has stopped answering gives one too.
         """
         # A fault of the client must not look like a partition that has more: its open batches would wait for ever.
-        if self._lag(tp, 0) != 0:
-            return False
-        end = int(self._consumer.highwater(KafkaPartition(*tp)) or 0)
-        try:
-            return self._topics.ends([tp])[tp] <= end
-        except BrokerUnavailable:
-            return False
+        with suppress(BrokerUnavailable), self._unless_lost(tp):
+            if self._lag(tp, 0) == 0:
+                end = int(self._consumer.highwater(KafkaPartition(*tp)) or 0)
+                return self._topics.ends([tp])[tp] <= end
+        return False
 
     def blocked(self, tp: TopicPartition) -> bool:
         """See `Source.blocked`."""
@@ -321,16 +328,14 @@ class KafkaSource:
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`. The log's end is that of the partition's last fetch, or of the broker's answers since."""
-        found = None
-        with self._informing("lag"):
-            found = self._lag(tp, since)
-        return found
+        return self._inform("the lag", partial(self._lag, tp, since), tp)
 
     def _lag(self, tp: TopicPartition, since: int) -> int | None:
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
         partition, end, position = KafkaPartition(*tp), None, None
-        with suppress(AdawiseError), kafka_errors(self._servers, f"ask for the position in {tp}"):
+        doing = f"ask for the position in {tp}"
+        with suppress(AdawiseError), kafka_errors(self._servers, doing), self._unless_lost(tp):
             end, position = self._end(tp), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, end - max(since, int(position)))
 
@@ -381,13 +386,10 @@ class KafkaSource:
         self._examined_at = now_s
         tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
-        ends = dict[TopicPartition, int]()
-        with self._informing("lag"):
-            ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
+        behind = [tp for tp, lag in lags.items() if lag]
+        ends = {tp: end for tp in behind if (end := self._inform("the end of a log", partial(self._end, tp), tp))}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
-            found = None
-            with self._informing("open transactions"):
-                found = self._topics.open_transaction(tp, ends[tp])
+            found = self._inform("open transactions", partial(self._topics.open_transaction, tp, ends[tp]), tp)
             self._held_back.log_cause(tp, found, time.monotonic())
 
     def _poll_once(self, timeout_ms: int) -> None:
@@ -416,6 +418,8 @@ class KafkaSource:
             self._unreadable.forget(tp)
             self._paused.discard(tp)
             self._ends.pop(tp, None)
+            for failing in self._uninformed.values():
+                failing.discard(tp)
         self._records += [(TopicPartition(*partition), found) for partition, found in records.items()]
         before = self._taken  # events that the caller does not know of yet cannot be lost for it
         self._taken = Poll(
@@ -439,8 +443,9 @@ class KafkaSource:
                 return  # its new owner reads it
             partition = KafkaPartition(*tp)
             if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
-                end = self._consumer.highwater(partition) or 0
-                unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
+                with self._unless_lost(tp):
+                    end = self._consumer.highwater(partition) or 0
+                    unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
             missing = self._unreadable.resolve(tp, unread)
             if missing is not None:
                 yield message_of(record._replace(offset=unread.last), missing)
