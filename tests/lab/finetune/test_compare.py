@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -73,6 +72,8 @@ def test_each_number_of_blocks_is_trained_as_the_command_trains_it_and_one_is_ch
     assert last["versus_all"]["difference"] == pytest.approx(last["served"] - whole["served"], abs=1e-12)
     low, high = last["versus_all"]["ci"]
     assert low <= last["versus_all"]["difference"] <= high
+    record = json.loads((folder / "out" / "all" / "finetune.json").read_text())
+    assert float(record["settings"]["finetune.learning_rate"]) > 0.0  # which a resumed comparison takes, not `auto`
     kept = json.loads((folder / "out" / "comparison.json").read_text())
     assert {**found, "seconds": kept["seconds"]} == kept
     shown = (folder / "out" / "comparison.html").read_text()
@@ -141,21 +142,22 @@ def test_all_runs_have_the_learning_rate_of_the_run_that_began_first(tmp_path: P
     assert compare._at_rate_of(replace(request, settings=given), [None, 2]).settings is given
 
 
-def test_a_run_that_is_made_again_for_more_epochs_has_the_rate_of_the_run_that_is_resumed(folder: Path) -> None:
-    few = (
-        "--finetune.learning-rate",
-        "auto",
-        "--finetune.batch-images",
-        "2",
-        "--no-finetune.rehearsal",
-        "--compare-blocks",
-    )
-    assert finetune(folder, *ONE, *few) == 0
-    shutil.rmtree(folder / "out" / "blocks-2")
-    more = ("--finetune.epochs", "6", "--resume")  # whose own rate would be lower
-    assert finetune(folder, *ONE, *few, *more) == 0
-    records = [json.loads((folder / "out" / run / "finetune.json").read_text()) for run in ("all", "blocks-2")]
-    assert {record["settings"]["finetune.learning_rate"] for record in records} == {"2e-05"}
+def test_a_run_that_is_made_again_for_more_epochs_has_the_rate_of_the_run_that_is_resumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = Folder(folder / "out" / "all")
+    began.path.mkdir(parents=True)
+    began.record.write_text(json.dumps({"settings": {"finetune.learning_rate": "2e-05"}}))
+    rates = dict[str, float | str]()
+
+    def trained(request: FinetuneRequest) -> NoReturn:
+        rates[request.output.name] = request.settings.finetune.learning_rate
+        raise DivergedError("training diverged in epoch 2")
+
+    monkeypatch.setattr(compare, "finetune", trained)
+    more = ("--finetune.epochs", "6", "--finetune.learning-rate", "auto", "--resume")  # whose own rate would be lower
+    assert finetune(folder, *ONE, *more, "--compare-blocks") == 1
+    assert rates == {"all": 2e-05, "blocks-2": 2e-05}
 
 
 def test_a_run_that_diverges_is_listed_and_the_others_go_on(
