@@ -115,16 +115,12 @@ def test_what_prometheus_and_alertmanager_read_is_taken_by_their_own_tools(comma
     assert "FAILED" not in done.stdout + done.stderr
 
 
-def test_an_alert_goes_to_a_receiver_of_its_severity_and_what_is_inhibited_exists() -> None:
+def test_an_alert_goes_to_a_receiver_of_its_severity() -> None:
     config = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
     receivers = {receiver["name"] for receiver in config["receivers"]}
     routed = {route["matchers"][0]: route["receiver"] for route in config["route"]["routes"]}
     assert routed == {'severity="page"': "page", 'severity="none"': "heartbeat"}
     assert {config["route"]["receiver"], *routed.values()} == receivers
-    for rule in config["inhibit_rules"]:
-        (source,) = re.findall(r'alertname="(\w+)"', rule["source_matchers"][0])
-        (targets,) = re.findall(r'alertname=~"Adawise\(([\w|]+)\)"', rule["target_matchers"][0])
-        assert {source, *(f"Adawise{target}" for target in targets.split("|"))} <= set(alerts())
 
 
 def test_numbers_of_the_rules_are_those_of_the_settings() -> None:
