@@ -9,7 +9,7 @@ import pytest
 from adawise.__main__ import main
 from adawise.sink import layout
 from adawise.store.store import Store, open_store
-from tests.sink.building import DictStore
+from tests.sink.building import TP, DictStore
 from tests.sink.forging import an_honest_sink, key
 from tests.store.clouds import new_bucket, open_s3, s3_server
 
@@ -76,6 +76,19 @@ def test_what_is_beyond_repair_is_said(root: str, capsys: Captured) -> None:
     store.put(key(4), data[:-9])
     assert main(["repair", root, "--yes"]) == 3
     assert f"beyond repair: segment {key(4)}: expected a readable Parquet file" in capsys.readouterr().out
+
+
+def test_twenty_partitions_without_a_segment_are_listed_and_the_others_counted(root: str, capsys: Captured) -> None:
+    store = open_store(root)
+    origin = store.get(layout.origin_key(TP))
+    assert origin is not None
+    for number in range(100, 121):
+        store.create(layout.origin_key(TP._replace(partition=number)), origin)
+    assert main(["repair", root]) == 0
+    *listed, more, nothing = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in listed] == [f"frames/{number}" for number in range(100, 120)]
+    assert more == f"and 1 more such partitions (`adawise verify {root} --json`)"
+    assert nothing.startswith(f"{root}: nothing else to repair")
 
 
 def test_a_place_that_no_worker_wrote_is_an_error(tmp_path: Path, capsys: Captured) -> None:

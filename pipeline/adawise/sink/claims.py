@@ -15,11 +15,13 @@ that is damaged hides what comes before it; where names are listed, its contents
 from __future__ import annotations
 
 import json
+import math
+import time
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import structlog
 from pydantic import ConfigDict
@@ -35,12 +37,12 @@ from adawise.store.store import Store
 
 LAYOUT = 1
 
+_READERS = 16  # claims that are read at a time, since an object store answers slowly
+_AGAIN_S = 600.0  # after which a claim is read again: a command lists claims several times, a service for months
+
 _log = structlog.get_logger("sink")
-_named: set[tuple[str, str]] = set()
-_sound: WeakKeyDictionary[Store, set[str]] = (
-    WeakKeyDictionary()
-)  # claims of retention that were read: they never change
-"""The damaged claims that this process has named, by root and key: commands list claims several times."""
+_checked: dict[str, dict[str, float]] = {}
+"""When this process found each claim of retention whole, in monotonic seconds, by root and key; inf: it was named."""
 
 OVERWRITES = (
     "{}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would destroy "
@@ -230,18 +232,36 @@ def beginnings(store: Store) -> dict[TopicPartition, SegmentName]:
     """Return the names with which the chains begin that retention has cut; what comes before them counts as removed.
 
     List them after the files: what was removed in between then comes before a name that is listed. A claim that cannot
-    be read counts as well, because it may have been one: it is named, once in a process, by a warning.
+    be read counts as well, because it may have been one: it is named, once in a process, by a warning. Each is read at
+    the first listing of a process, and again after ten minutes.
     """
-    found, sound = _begun(store, layout.RETAINED), _sound.setdefault(store, set())
-    for tp, name in found.items():
-        if (key := layout.retained_key(tp, name)) in sound:
-            continue
-        try:
-            _beginning(store, tp, name)
-            sound.add(key)
-        except FatalError as error:
-            _warn(store, key, error)
+    found = _begun(store, layout.RETAINED)
+    _check(store, found)
     return found
+
+
+def _check(store: Store, begun: Mapping[TopicPartition, SegmentName]) -> None:
+    """Read the claims that were not read lately, and name those that are damaged."""
+    root, now_s = str(store), time.monotonic()
+    keys = {layout.retained_key(tp, name): (tp, name) for tp, name in begun.items()}
+    known = {key: at_s for key, at_s in _checked.get(root, {}).items() if key in keys and now_s - at_s < _AGAIN_S}
+
+    def read(key: str) -> Beginning | FatalError | None:
+        try:
+            return _beginning(store, *keys[key])
+        except FatalError as error:
+            return error
+
+    due = [key for key in keys if key not in known]
+    with ThreadPoolExecutor(_READERS, "claims") as pool:
+        found = dict(zip(due, pool.map(read, due), strict=True))
+    # Replaced as a whole, because another thread may iterate over it. One that is gone since it was listed counts as
+    # not read.
+    _checked[root] = known | {key: now_s for key, claimed in found.items() if isinstance(claimed, Beginning)}
+    for key, claimed in found.items():
+        if isinstance(claimed, FatalError):
+            _warn(key, claimed)
+            _checked[root] = _checked[root] | {key: math.inf}
 
 
 def beginning_name(store: Store, tp: TopicPartition) -> SegmentName:
@@ -256,9 +276,7 @@ def _begun(store: Store, under: str) -> dict[TopicPartition, SegmentName]:
     return found
 
 
-def _warn(store: Store, key: str, error: FatalError) -> None:
-    if (str(store), key) in _named:
-        return
+def _warn(key: str, error: FatalError) -> None:
     note = (
         "rows, files and commands leave out all of this partition that comes before it; if there is no copy to "
         "restore, move it away, and check the root with `adawise verify`"
@@ -267,7 +285,6 @@ def _warn(store: Store, key: str, error: FatalError) -> None:
         _log.warning("claim_damaged", file=key, error=str(error), note=note)
     else:  # in a program that only imports this one, structlog would write to the standard output
         warnings.warn(f"{error}: {note}", stacklevel=2)
-    _named.add((str(store), key))
 
 
 def read_beginning(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:

@@ -523,13 +523,13 @@ def test_the_newer_half_of_a_chain_that_is_gone_is_a_fault_and_no_lag(store: Dic
 
 
 def test_a_partition_that_a_damaged_claim_hides_is_a_fault(store: DictStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_named", set())  # by no test before
+    monkeypatch.setattr(claims, "_checked", {})  # by no test before
     monkeypatch.setattr(structlog, "is_configured", lambda: False)
     store.objects[layout.retained_key(TP, SegmentName(10**9))] = b""
     for _ in range(2):
         with pytest.warns(UserWarning, match="expected a claim"):
             assert segment_keys(store) == []
-        claims._named.clear()
+        claims._checked.clear()
     with warnings.catch_warnings(action="error"), pytest.raises(UserWarning):
         segment_keys(store)
     with pytest.warns(UserWarning, match="expected a claim"):  # what was raised counts as not named
