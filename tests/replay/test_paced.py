@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from adawise.ports import Source
+import pytest
+from typing_extensions import override
+
+from adawise.ports import Poll, Source
 from adawise.records import Message, TopicPartition
 from adawise.replay.bounded import BoundedSource
 from adawise.replay.paced import PacedSource
@@ -30,10 +33,29 @@ def message(partition: int, offset: int, at_s: float) -> Message:
     return Message("frames", partition, offset, b"camera", b"value", (), round(1000 * at_s))
 
 
-def bounded(messages: list[Message], partitions: int = 2) -> Source:
-    source = FakeSource(messages, partitions=partitions, max_poll_records=3)
+class Faulty(FakeSource):
+    """Its client has a lasting fault: partition 1 brings nothing, and it is not known why."""
+
+    @override
+    def poll(self, timeout_s: float) -> Poll:
+        poll = super().poll(timeout_s)
+        return replace(poll, messages=[message for message in poll.messages if message.partition == 0])
+
+    @override
+    def drained(self, tp: TopicPartition) -> bool:
+        if tp == P1:
+            raise RuntimeError("a bug of the client")
+        return super().drained(tp)
+
+    @override
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
+        return None if tp == P1 else super().lag(tp, since)
+
+
+def bounded(messages: list[Message], kind: type[FakeSource] = FakeSource, *, ends_streams: bool = True) -> Source:
+    source = kind(messages, partitions=2, max_poll_records=3)
     ends = {tp: max((m.next_offset for m in messages if m.topic_partition == tp), default=0) for tp in (P0, P1)}
-    return BoundedSource(source, {tp: (0, end) for tp, end in ends.items()})
+    return BoundedSource(source, {tp: (0, end) for tp, end in ends.items()}, ends_streams=ends_streams)
 
 
 def delivered(source: Source, clock: Clock) -> list[tuple[float, int, int]]:
@@ -85,6 +107,23 @@ def test_what_has_no_time_is_due_with_what_comes_before_it() -> None:
     times = [(0, 0, no_time), (0, 1, 1e9), (0, 2, no_time), (1, 0, no_time), (1, 1, 1e9 + 10.0), (1, 2, no_time)]
     source = PacedSource(bounded([message(*each) for each in times]), speed=1e6, clock=clock, sleep=clock.sleep)
     assert max(came_s for came_s, _, _ in delivered(source, clock)) < 1.0
+
+
+@pytest.mark.parametrize("ends_streams", [True, False])
+def test_a_partition_that_was_read_up_to_the_end_of_its_part_keeps_no_other_waiting(ends_streams: bool) -> None:
+    """Also where the topic goes on after the part, so that the partition is not drained."""
+    clock = Clock()
+    messages = [message(0, 0, 5.0), *(message(1, n, 3600.0 * 24 * n) for n in range(3))]
+    part = bounded(messages, ends_streams=ends_streams)
+    found = delivered(PacedSource(part, speed=1.0, clock=clock, sleep=clock.sleep), clock)
+    assert [(p, o) for _, p, o in found] == [(1, 0), (0, 0), (1, 1), (1, 2)]
+
+
+def test_a_lasting_fault_of_the_client_ends_the_replay_with_its_error() -> None:
+    clock = Clock()
+    part = bounded([message(0, n, float(n)) for n in range(4)] + [message(1, 0, 0.0)], Faulty)
+    with pytest.raises(RuntimeError, match="a bug of the client"):
+        delivered(PacedSource(part, speed=1.0, clock=clock, sleep=clock.sleep), clock)
 
 
 def test_what_is_held_of_a_partition_is_forgotten_by_a_seek_and_kept_by_a_pause() -> None:

@@ -145,6 +145,8 @@ class PacedSource:
 
     def _knows_what_comes(self, heads: Mapping[TopicPartition, Message]) -> bool:
         """Return False while a partition's next message is still to come: it may be the one that is due."""
+        # `drained` would be False for ever at the end of a part whose log goes on. `lag` never raises, but a fault of
+        # the client ends nothing silently: `BoundedSource.poll` asks the client whether it is drained.
         return all(tp in heads or self._source.lag(tp) == 0 for tp in self._owned - self._paused)
 
     def _wait_s(self, message: Message) -> float:
