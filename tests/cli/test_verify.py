@@ -256,6 +256,22 @@ def test_what_the_group_had_committed_and_is_gone_is_a_fault_and_no_lag(
     assert "but it ends at 0; restore the missing segments" in out
 
 
+@pytest.mark.needs("end_offsets")
+def test_a_partition_without_a_message_is_whole_where_the_broker_is_asked(
+    broker: Broker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = topic(2)
+    offsets = transact(broker, name, list("123456"))
+    with log_of(broker) as log:
+        store = written(tmp_path / "output", log, name, offsets)
+        open_chain(store).recover(TopicPartition(name, 1), log.identity(name), 0)
+    code, out = verified(broker, store, capsys)
+    assert (code, out.splitlines()[0].startswith(f"{store} is whole: 2 segments of 1 partitions")) == (0, True)
+    assert f"{name}/1: it begins at offset 0, and there is no segment: the log of the broker ends there too" in out
+    assert main(["verify", str(store)]) == 0
+    assert "1 more began, and whether they lost rows is not known" in capsys.readouterr().out
+
+
 @pytest.mark.needs("aborted_transactions", "end_offsets")
 def test_aborted_messages_and_markers_are_no_faults_and_what_lies_beyond_the_head_is_lag(
     broker: Broker, output: tuple[str, list[int], LocalStore], capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,7 @@ from adawise.settings.moments import NoMoment, parse_moment
 from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.files import segment_names
 from adawise.sink.layout import Lineage, SegmentName
-from adawise.sink.owner import read_owner
+from adawise.sink.owner import is_replay, read_owner
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import footer_of
 from adawise.store.answers import AlreadyExists
@@ -134,8 +134,7 @@ def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, RecordedStat
     store = open_store(root)
     if claims.read_sink_id(store) is None:
         raise SettingsError(f"--state-of {state_of}: there is no output of a worker in {root}; name its folder")
-    owner = read_owner(store)
-    if store.get(layout.REPLAY) is not None if owner is None else owner.purpose == "replay":
+    if is_replay(store, read_owner(store)):
         return _by_cameras(store, root, moment, whole, state_of)
     found = {tp: newest for tp in whole.bounds if (newest := _newest_before(store, root, tp, moment))}
     if not found:

@@ -107,6 +107,11 @@ def read_owner(store: Store) -> Owner | None:
     return None if data is None else _owner(store, data)
 
 
+def is_replay(store: Store, owner: Owner | None) -> bool:
+    """Return True if the root is the output of a replay; `owner` is None if it is unclaimed, or not known."""
+    return store.get(layout.REPLAY) is not None if owner is None else owner.purpose == "replay"
+
+
 class _Owner(Document):
     cluster_id: Text
     topic: Text
@@ -122,7 +127,7 @@ def _of_0_1_0(store: Store, ours: Owner) -> Owner | None:
     """Return the owner of a root without the claim, as far as its other documents show it; None for a new root."""
     topics = [key.removeprefix(f"{layout.TOPICS}/topic-").removesuffix(".json") for key in store.list(layout.TOPICS)]
     topic = ours.topic if ours.topic in topics or not topics else topics[0]
-    if store.get(layout.REPLAY) is not None:
+    if is_replay(store, None):
         return Owner("", topic, "", "replay")
     return Owner("", topic, ours.group, "run") if topics else None
 

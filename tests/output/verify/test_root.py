@@ -12,20 +12,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import structlog
+from typing_extensions import override
 
 from adawise.adapt.state import StreamState
-from adawise.errors import Lost, Reason, SettingsError
+from adawise.errors import Lost, Reason, SettingsError, SourceError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
 from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Finding
 from adawise.output.verify.root import verify, verify_root, walk
-from adawise.output.verify.show import as_document
+from adawise.output.verify.show import as_document, in_words
 from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import claims, layout
 from adawise.sink.files import compacted_names, segment_keys, segment_names
 from adawise.sink.layout import SegmentName
+from adawise.sink.owner import Owner, claim_owner
 from adawise.sink.segment import read_rows
 from adawise.store.store import Store
 from tests.output.compaction.building import Days, compacted
@@ -511,6 +513,98 @@ def test_a_chain_whose_every_segment_is_gone_is_a_fault_where_its_group_had_comm
     assert (report.faults, report.lag) == ([], 20)
 
 
+def begun(store: DictStore, offset: int, owner: Owner | None = None) -> TopicPartition:
+    """Begin another partition at an offset; claim the root."""
+    if owner is not None:
+        claim_owner(store, owner)
+    other = TopicPartition("frames", 5)
+    open_chain(store).recover(other, IDENTITY, offset)
+    return other
+
+
+@pytest.mark.parametrize(("end", "is_known"), [(12, True), (11, False), (13, False)])
+def test_a_partition_whose_log_ends_where_its_chain_begins_had_nothing_to_serve(
+    store: DictStore, end: int, is_known: bool
+) -> None:
+    """A log that ends before has lost messages; one that ends later has, or had, some."""
+    other, log = begun(store, 12), FakeLog(range(12))
+    log.empty[other] = end
+    report = verify_root(store, log=log)
+    assert [chain.tp for chain in report.unproved] == ([] if is_known else [other])
+    whole, named, *_ = in_words("ROOT", report, True)
+    assert named.startswith("frames/5: it begins at offset 12, and there is no segment: ")
+    if is_known:
+        assert whole.startswith("ROOT is whole: 3 segments of 1 partitions, 12 rows, every offset once; footers")
+        assert named.endswith(": the log of the broker ends there too")
+    else:
+        assert "1 more began, and whether they lost rows is not known" in whole
+        assert named.endswith("the group's committed offset is not known")
+    assert [chain.tp for chain in verify_root(store).unproved] == [other], "without the broker it is not known"
+
+
+REPLAYER = Owner("cluster", "frames", "", "replay")
+
+
+@pytest.mark.parametrize("end", [None, 12, 15])
+@pytest.mark.parametrize("owner", [REPLAYER, None])
+def test_a_partition_of_which_a_replay_reads_nothing_had_nothing_to_serve(
+    store: DictStore, end: int | None, owner: Owner | None
+) -> None:
+    """Whatever the topic has got since then, and without a broker."""
+    other, log = begun(store, 12, owner), FakeLog(range(12))
+    log.empty[other] = end or 0
+    store.objects[layout.REPLAY] = replay_claim({"3": (0, 12), "5": (12, 12)})
+    report = verify_root(store, log=None if end is None else log)
+    assert report.unproved == []
+    lines = [*in_words("ROOT", report, end is not None)]
+    assert lines[0].startswith("ROOT is whole: 3 segments of 1 partitions")
+    assert lines[1] == (
+        "frames/5: it begins at offset 12, and there is no segment: the part that was replayed ends there too"
+    )
+
+
+def replay_claim(ranges: dict[str, tuple[int, int]]) -> bytes:
+    return json.dumps({"topic": "frames", "ranges": ranges}).encode()
+
+
+@pytest.mark.parametrize("claim", [replay_claim({"3": (0, 12), "5": (0, 12)}), b"garbage", b'{"topic": "frames"}'])
+@pytest.mark.parametrize("broker", [False, True])
+def test_a_replay_that_may_have_lost_rows_is_to_be_repeated(store: DictStore, claim: bytes, broker: bool) -> None:
+    other, log = begun(store, 0, REPLAYER), FakeLog(range(12))
+    log.empty[other] = 12  # its messages are deleted
+    store.objects[layout.REPLAY] = claim
+    report = verify_root(store, log=log if broker else None)
+    assert [chain.tp for chain in report.unproved] == [other]
+    named = [line for line in in_words("ROOT", report, broker) if line.startswith("frames/5")]
+    assert named == [
+        "frames/5: it begins at offset 0, and there is no segment: nothing was served there yet, or every segment is "
+        "lost; the same `adawise replay` into it goes on, and serves what is missing"
+    ]
+
+
+def test_a_replay_whose_topic_the_broker_does_not_have_is_to_be_verified_without_it(store: DictStore) -> None:
+    class Elsewhere(FakeLog):
+        @override
+        def identity(self, topic: str) -> TopicIdentity:
+            raise SourceError(f"there is no topic {topic!r} at here:9092. Create the topic, or name one that exists")
+
+    with pytest.raises(SourceError, match="Create the topic"):
+        verify_root(store, log=Elsewhere(range(12)))
+    log = FakeLog(range(12))
+    log.topic = TopicIdentity("cluster", "another-id", 4)
+    (fault,) = verify_root(store, log=log).faults
+    assert "set another sink.root for the new topic" in fault.what
+    claim_owner(store, REPLAYER)
+    with pytest.raises(SourceError) as raised:
+        verify_root(store, log=Elsewhere(range(12)))
+    (fault,) = verify_root(store, log=log).faults
+    for text in (str(raised.value), str(fault)):
+        assert text.endswith("verify it without --broker, or name the brokers that have its topic")
+    assert "Create" not in str(raised.value)
+    assert "sink.root" not in str(fault)
+    assert (fault.where, "has id another-id" in fault.what) == (layout.origin_key(TP), True)
+
+
 def test_the_newer_half_of_a_chain_that_is_gone_is_a_fault_and_no_lag(store: DictStore) -> None:
     for first in (4, 9):
         del store.objects[key(first)], store.objects[layout.traces_key(key(first))]
@@ -583,6 +677,7 @@ class FakeLog:
         self.start, self.end = start, max(offsets) + 1 if end is None else end
         self.topic = IDENTITY
         self.requests: list[tuple[int, int]] = []
+        self.empty: dict[TopicPartition, int] = {}  # where the logs of partitions without a message begin and end
         self.rewritten: dict[int, int] = {}  # offset -> another timestamp than `building.frame` gives
 
     def identity(self, topic: str) -> TopicIdentity:
@@ -592,7 +687,7 @@ class FakeLog:
         return {}
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        return self.start, self.end
+        return (self.empty[tp], self.empty[tp]) if tp in self.empty else (self.start, self.end)
 
     def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Longs, Longs]:
         assert self.start <= first < until <= self.end

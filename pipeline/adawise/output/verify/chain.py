@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adawise.errors import ChainError, Lost
+from adawise.errors import ChainError, Lost, SourceError
 from adawise.output import consistency
 from adawise.output.compaction import check
 from adawise.output.compaction.check import Covered
@@ -19,6 +19,7 @@ from adawise.output.verify.findings import (
     DERIVE,
     KEEP,
     LOST_END,
+    REPLAYED,
     RESTORE,
     RESTORE_OR_REPAIR,
     Broken,
@@ -45,10 +46,16 @@ class ChainCheck:
     """
 
     def __init__(
-        self, store: Store, tp: TopicPartition, contiguous: bool, read_state: ReadState | None, log: BrokerLog | None
+        self,
+        store: Store,
+        tp: TopicPartition,
+        contiguous: bool,
+        read_state: ReadState | None,
+        log: BrokerLog | None,
+        is_replay: bool,
     ) -> None:
         self.report = ChainReport(tp)
-        self._store, self._contiguous, self._log = store, contiguous, log
+        self._store, self._contiguous, self._log, self._is_replay = store, contiguous, log, is_replay
         self._states = None if read_state is None else StateAccounts(read_state)
         self._traces = set(store.list(layout.folder(layout.TRACES, tp)))
         self._identity = TopicIdentity("", "", 0)
@@ -147,6 +154,8 @@ class ChainCheck:
             report.faults.append(damage(key, f"{text} {report.next_offset}", LOST_END))
         if report.is_empty and self._log is not None:
             report.lag = self._unread(self._log, report.next_offset)
+            # A log that ends before the chain begins has lost messages, and these may have been served.
+            report.had_nothing = self._log_end == report.next_offset and not self._is_replay
 
     def _link_disagrees(self, link: Link[SegmentFooter]) -> Iterator[tuple[str, str]]:
         expected, footer = layout.segment_key(self.report.tp, link.place.name), link.footer
@@ -173,7 +182,13 @@ class ChainCheck:
     # -- the topic
 
     def _compare_identity(self, log: BrokerLog, written: TopicIdentity, key: str) -> None:
-        tp, identity = self.report.tp, log.identity(self.report.tp.topic)
+        tp = self.report.tp
+        try:
+            identity = log.identity(tp.topic)
+        except SourceError as error:
+            if not self._is_replay:
+                raise
+            raise SourceError(f"{self._store}: {error.cause_and_remedy[0]}; {REPLAYED}") from error
         try:
             claims.check_identity(
                 f"{self._store}: {tp}",
@@ -182,7 +197,8 @@ class ChainCheck:
                 identity=identity,
             )
         except ChainError as error:
-            raise Broken(damage(key, str(error))) from error
+            other = (error.cause_and_remedy[0], REPLAYED) if self._is_replay else (str(error),)
+            raise Broken(damage(key, *other)) from error
         (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
     def _log_disagrees(

@@ -41,6 +41,10 @@ LOST_END = (
     "restore the missing segments from a backup; if none was lost, the group's offsets were moved beyond the end "
     "of this root"
 )
+REPLAYED = (
+    "this is the output of a replay, of a recording or of a topic elsewhere: verify it without --broker, or name the "
+    "brokers that have its topic"
+)
 KEEP = "only a bug in this program writes that: keep the folder as it is, and report it"
 
 damage = partial(Finding, "damage")
@@ -54,7 +58,7 @@ class ChainReport:
     `messages` were compared with the broker's, `lag` is the number of messages beyond the head. `rows` are those of the
     segments, and of the `compacted` files that replace deleted segments; `gaps` are offsets that have none on purpose.
     With `retained`, retention removed what was before the chain's beginning. A chain that began and has no segment yet
-    has neither segments nor compacted files.
+    has neither segments nor compacted files; `had_nothing` says that there was nothing to serve up to now.
     """
 
     tp: TopicPartition
@@ -68,6 +72,7 @@ class ChainReport:
     gaps: list[Gap] = field(default_factory=list)
     faults: list[Finding] = field(default_factory=list)
     retained: Beginning | None = None
+    had_nothing: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -88,7 +93,7 @@ class RootReport:
     """The findings of all chains of a root, and of the files beside them.
 
     `unread` are partitions of the topic that no worker ever began although they hold messages. `committed` are the
-    offsets that the root's group has committed; `commits_unknown` says why they are not known.
+    offsets that the root's group has committed; `commits_unknown` says why they are not known. A replay has no group.
     """
 
     chains: list[ChainReport] = field(default_factory=list)
@@ -96,6 +101,7 @@ class RootReport:
     unread: Sequence[UnreadPartition] = ()
     committed: Mapping[TopicPartition, int] = field(default_factory=dict)
     commits_unknown: str = ""
+    is_replay: bool = False
 
     @property
     def has_damaged_owner(self) -> bool:
@@ -105,7 +111,8 @@ class RootReport:
     @property
     def unproved(self) -> list[ChainReport]:
         """The chains that began and have no segment, of which nothing that was read says whether they ever had one."""
-        return [chain for chain in self.chains if chain.is_empty and chain.tp not in self.committed]
+        empty = [chain for chain in self.chains if chain.is_empty and not chain.had_nothing]
+        return [chain for chain in empty if chain.tp not in self.committed]
 
     @property
     def segments(self) -> int:

@@ -8,6 +8,7 @@ states of one partition's streams, and the names of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
@@ -27,9 +28,10 @@ from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import beginnings, read_origin, read_sink_id
 from adawise.sink.files import begun_partitions, is_removed, segment_names
-from adawise.sink.owner import read_owner
+from adawise.sink.owner import is_replay, read_owner
 from adawise.sink.precision import read_precision
 from adawise.sink.walk import chains
+from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store
 
 _STEP = 1_000  # offsets that are searched for a message at a time
@@ -65,15 +67,15 @@ def verify_root(
         SourceError, BrokerUnavailable: by `log`.
         StoreUnavailable: the store does not answer.
     """
-    report, owner = RootReport(faults=damaged_claims(store)), None
-    if log is not None and not report.has_damaged_owner:
-        owner = read_owner(store)
-    elif log is not None:
+    report = RootReport(faults=damaged_claims(store))
+    owner = None if report.has_damaged_owner else read_owner(store)
+    report.is_replay = is_replay(store, owner)
+    if log is not None and report.has_damaged_owner and not report.is_replay:
         report.commits_unknown = (
             f"{store}: the group's committed offsets and the partitions that were never read are not known: "
             f"{layout.OWNER}, which names the group and the topic, cannot be read"
         )
-    if owner is not None and owner.purpose != "run":  # a replay may be of a part
+    if report.is_replay:  # it has no group, and may be of a part
         owner = None
     if log is not None and owner is not None:  # before the walk: meanwhile chains only grow
         try:
@@ -82,14 +84,17 @@ def verify_root(
             report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
         except FatalError as error:  # only the group's own users may have the right
             report.commits_unknown = f"{store}: the committed offsets of group {owner.group!r} are not known: {error}"
+    left_out = _left_out(store) if report.is_replay else set()
     for chain in walk(
         store,
         contiguous=contiguous,
         read_state=read_state,
         log=log,
         committed=report.committed,
+        is_replay=report.is_replay,
         on_segment=on_segment,
     ):
+        chain.had_nothing |= chain.is_empty and chain.tp in left_out
         report.chains.append(chain)
         report.faults += chain.faults
         if report.faults:
@@ -110,6 +115,22 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
             len(log.messages(tp, at, min(at + _STEP, until))[0]) for at in starts
         ):
             yield UnreadPartition(tp, first, until)
+
+
+class _ReplayedParts(Document):
+    topic: Text
+    ranges: dict[Text, tuple[Count, Count]]
+
+
+def _left_out(store: Store) -> set[TopicPartition]:
+    """Return the partitions of which the part that was replayed is empty."""
+    data = store.get(layout.REPLAY)
+    if data is None:
+        return set()
+    with suppress(ChainError, ValueError):  # a resumed replay reports the damage
+        claim = parse(_ReplayedParts, store, layout.REPLAY, data)
+        return {TopicPartition(claim.topic, int(number)) for number, (a, b) in claim.ranges.items() if a == b}
+    return set()
 
 
 def damaged_claims(store: Store) -> list[Finding]:
@@ -163,6 +184,7 @@ def walk(
     read_state: ReadState | None = None,
     log: BrokerLog | None = None,
     committed: Mapping[TopicPartition, int] | None = None,
+    is_replay: bool = False,
     on_segment: Callable[[], object] = lambda: None,
 ) -> Iterator[ChainReport]:
     """Walk every chain that ever began, from its origin to its head; yield one report for each.
@@ -174,6 +196,7 @@ def walk(
         read_state: reads a state; None leaves states unchecked.
         log: the topic to compare with, if any.
         committed: the offsets that the root's group had committed before: no chain may end before its own.
+        is_replay: the root is the output of a replay, of which the remedies speak.
         on_segment: called after each segment.
 
     Raises:
@@ -185,7 +208,7 @@ def walk(
         found.setdefault(tp, [])
 
     def walked(tp: TopicPartition, keys: Sequence[str]) -> ChainReport:
-        chain = ChainCheck(store, tp, contiguous, read_state, log)
+        chain = ChainCheck(store, tp, contiguous, read_state, log, is_replay)
         return _walked(chain, keys, (committed or {}).get(tp), on_segment)
 
     for tp, keys in sorted(found.items()):

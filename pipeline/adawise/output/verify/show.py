@@ -68,6 +68,13 @@ def _begun(found: RootReport, broker: bool) -> Iterator[str]:
     for chain in empty[:_SHOWN]:
         if chain.tp in found.committed:
             why = "its group has committed nothing beyond that"
+        elif chain.had_nothing:
+            why = f"{'the part that was replayed' if found.is_replay else 'the log of the broker'} ends there too"
+        elif found.is_replay:
+            why = (
+                "nothing was served there yet, or every segment is lost; the same `adawise replay` into it goes on, "
+                "and serves what is missing"
+            )
         elif broker:
             why = "nothing was served there yet, or every segment is lost: the group's committed offset is not known"
         else:
