@@ -268,16 +268,17 @@ def exit_codes_page() -> str:
         "Exit codes",
         table(["code", "meaning"], codes),
         f"Code 3 is a finding, not a failure. These commands end with it: {finders}.",
-        "`run`, `cameras`, `record --follow` and `labels --follow` run until they are stopped. An orderly end by "
-        "SIGTERM or Ctrl-C is 0, also while they start.",
+        "`run`, `cameras`, `record --follow` and `labels --follow` run until they are stopped, and so does "
+        "`record --from latest` without an option that ends it. An orderly end by SIGTERM or Ctrl-C is 0, also while "
+        "they start.",
         "## Errors\n\nEvery message says what was expected, what came, and where, and ends in the remedy.\n\n"
         + block(_drawn(errors.__doc__)),
         "`SettingsError` ends with code 2, every other error that reaches the command line with code 1.",
         "## The last line\n\nThe message is printed as `adawise: MESSAGE`. Where programs read the error output, it is "
         "the event [`program_failed`](events.md) instead, with `exit_code`, `kind` (a class of the tree above), "
         "`error` and `remedy`: for every command with `log.format = json`, and for those that run until they are "
-        "stopped (`run`, `cameras`, `record --follow`, `labels --follow`) also with `auto` where the error output is "
-        "not a terminal. An error outside the tree is a bug, and `exception` has its "
+        "stopped (`run`, `cameras`, `record --follow` and others, as above) also with `auto` where the error output "
+        "is not a terminal. An error outside the tree is a bug, and `exception` has its "
         "traceback.",
     )
 

@@ -53,10 +53,10 @@ def program() -> NoReturn:
 def _handle_signals() -> None:
     """Let signals end the start of a service with 0; the others are interrupted, as `main` reports."""
     from adawise.cli import begins_at
-    from adawise.cli.services import runs_until_stopped
+    from adawise.cli.services import flags_of, runs_until_stopped
 
     words = sys.argv[1 + begins_at(sys.argv[1:]) :]
-    if words and runs_until_stopped(words[0], [word[2:] for word in words if word.startswith("--")]):
+    if words and runs_until_stopped(words[0], flags_of(words)):
         from adawise.app.signals import end_start_at_once
 
         end_start_at_once()

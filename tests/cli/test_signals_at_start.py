@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from adawise.cli import COMMANDS, command_of
-from adawise.cli.services import runs_until_stopped
+from adawise.cli import command_of
+from adawise.cli.parser import parse
+from adawise.cli.services import flags_of, runs_until_stopped
 
 SIGNALLED = """
 import _signal, os, sys
@@ -59,6 +59,8 @@ def signalled(folder: Path, number: signal.Signals, module: str, *arguments: str
         (["run"], "structlog"),
         (["cameras", "cameras.toml"], "adawise.cli.parser"),
         (["record", "-o", "recording", "--follow"], "adawise.settings.reading"),
+        (["record", "--from", "latest", "-o", "recording"], "adawise.settings.reading"),
+        (["record", "-o", "recording", "--from=latest"], "adawise.settings.reading"),
         (["labels", "root", "--follow"], "adawise.app.recording"),
         (["cameras", "check"], "adawise.cli.parser"),  # a file with the name of an option
     ],
@@ -79,6 +81,9 @@ def test_a_service_that_is_stopped_while_it_starts_ends_with_0_and_says_nothing(
         (["verify", "root"], "pydantic"),
         (["verify", "root"], "pyarrow"),
         (["record", "-o", "recording"], "adawise.settings.reading"),
+        (["record", "-o", "recording", "--from", "latest", "--max-seconds", "600"], "adawise.settings.reading"),
+        (["record", "-o", "recording", "--from", "latest", "--max_bytes=9"], "adawise.settings.reading"),
+        (["record", "-o", "latest", "--from", "earliest"], "adawise.settings.reading"),
         (["cameras", "cameras.toml", "--check"], "adawise.cli.parser"),
     ],
 )
@@ -112,8 +117,29 @@ def test_before_the_program_can_handle_signals_hardly_a_module_is_loaded() -> No
     assert set(done.stdout.split()) <= {"__future__", "adawise", "adawise.__main__", "atexit"}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_logs_as_a_service_if_signals_end_its_start_as_a_service(name: str) -> None:
-    flags: list[dict[str, Any]] = [{}, {"follow": True}, {"check": True}, {"follow": False}]
-    for options in flags:
-        assert command_of(name).is_service(options) == runs_until_stopped(name, [k for k, v in options.items() if v])
+LINES = (
+    "run",
+    "verify root",
+    "cameras cameras.toml",
+    "cameras cameras.toml --check",
+    "labels root --follow",
+    "labels root",
+    "record --follow -o recording",
+    "record -o recording",
+    "record -o recording --from earliest",
+    "record -o recording --from latest",
+    "record -o recording --from=latest --kafka.topic yard",
+    "record -o recording --from latest --until 1h",
+    "record -o recording --from latest --max_messages=7",
+    "record -o recording --max-seconds 600 --from latest",
+    "record -o recording --from latest --max-bytes 9",
+    "record -o recording --prune-only",
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_logs_as_a_service_if_signals_end_its_start_as_a_service(line: str) -> None:
+    name, *words = line.split()
+    parsed = parse(command_of(name), words)
+    assert not parsed.mistakes
+    assert command_of(name).is_service(parsed.options) == runs_until_stopped(name, flags_of(words))

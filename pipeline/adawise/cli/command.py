@@ -147,7 +147,7 @@ class Command(BaseSettings):
     @classmethod
     def is_service(cls, options: Mapping[str, Any]) -> bool:
         """Return True if the command runs until it is stopped, so that its error output is a log."""
-        return runs_until_stopped(cls.name, {name for name, value in options.items() if value})
+        return runs_until_stopped(cls.name, options)
 
     @classmethod
     def takes(cls, setting: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import READING, Command, optional
+from adawise.cli.services import RECORDING_ENDS
 from adawise.settings.group import Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 from adawise.settings.recording import (
@@ -21,8 +22,7 @@ from adawise.settings.recording import (
     StreamPatterns,
 )
 
-_ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
-_NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
+_NOT_WITH_PRUNE_ONLY = ("from", "from_time", *RECORDING_ENDS, "streams", "follow")
 
 
 class RecordCommand(Command):
@@ -77,7 +77,7 @@ class RecordCommand(Command):
         """Yield a second beginning, and options that would have no effect."""
         if "from" in options and "from_time" in options:
             yield "from_time", "both it and --from set where to begin; leave one of them out"
-        for name in _ENDS if "follow" in options and "prune_only" not in options else ():
+        for name in RECORDING_ENDS if "follow" in options and "prune_only" not in options else ():
             if name in options:
                 yield name, "it ends the recording, but --follow does not end; leave one of them out"
         for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
@@ -105,7 +105,8 @@ class RecordCommand(Command):
         until_ms = None if self.until is None else milliseconds(self.until)
         bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, until_ms)
         origin = self.origin if self.from_time is None else milliseconds(self.from_time)
-        follows = self.follow or (origin == "latest" and bounds == Bounds())
+        ends = {name: getattr(self, name) for name in RECORDING_ENDS}
+        follows = self.is_service({"follow": self.follow, "from": self.origin, **ends})
         bounds.until_drained = not follows and bounds == Bounds()
         with stop_signals() as stop, progress("recorded", total=self.max_messages, unit="messages") as bar:
             runs = record_topic(
