@@ -213,7 +213,7 @@ def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     if model.card is not None or settings.search.strategy == "fixed" or not theta_1.startswith(LOCAL_FOLDER):
         return None
     folder = Path(theta_1.removeprefix(LOCAL_FOLDER))
-    for place in (folder.parent, folder.resolve().parent):  # of a link and of what it names
+    for place in (folder.parent, folder.resolve().parent):  # beside the link, and beside its target
         with suppress(OSError, AdawiseError):  # it may not be read, is damaged, or belongs to another pair
             check_card(read_card(place / "card.json"), model.checkpoints, model.classifier, logs=False)
             return place / "card.json"
