@@ -582,6 +582,22 @@ def test_a_replay_that_may_have_lost_rows_is_to_be_repeated(store: DictStore, cl
     ]
 
 
+@pytest.mark.parametrize("owner", [REPLAYER, None])
+def test_a_root_whose_claim_of_a_replay_cannot_be_read_is_verified_all_the_same(
+    store: DictStore, owner: Owner | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, get = begun(store, 12, owner), store.get
+
+    def refuse(key: str) -> bytes | None:
+        if key == layout.REPLAY:
+            raise SettingsError("a folder is in its place")
+        return get(key)
+
+    monkeypatch.setattr(store, "get", refuse)
+    report = verify_root(store)
+    assert (report.faults, [chain.tp for chain in report.unproved]) == ([], [other])
+
+
 def test_a_replay_whose_topic_the_broker_does_not_have_is_to_be_verified_without_it(store: DictStore) -> None:
     class Elsewhere(FakeLog):
         @override

@@ -69,7 +69,8 @@ def verify_root(
     """
     report = RootReport(faults=damaged_claims(store))
     owner = None if report.has_damaged_owner else read_owner(store)
-    report.is_replay = is_replay(store, owner)
+    with suppress(SettingsError):  # a folder is in its place, or this user may not read it
+        report.is_replay = is_replay(store, owner)
     if log is not None and report.has_damaged_owner and not report.is_replay:
         report.commits_unknown = (
             f"{store}: the group's committed offsets and the partitions that were never read are not known: "
@@ -124,12 +125,10 @@ class _ReplayedParts(Document):
 
 def _left_out(store: Store) -> set[TopicPartition]:
     """Return the partitions of which the part that was replayed is empty."""
-    data = store.get(layout.REPLAY)
-    if data is None:
-        return set()
-    with suppress(ChainError, ValueError):  # a resumed replay reports the damage
-        claim = parse(_ReplayedParts, store, layout.REPLAY, data)
-        return {TopicPartition(claim.topic, int(number)) for number, (a, b) in claim.ranges.items() if a == b}
+    with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
+        if (data := store.get(layout.REPLAY)) is not None:
+            claim = parse(_ReplayedParts, store, layout.REPLAY, data)
+            return {TopicPartition(claim.topic, int(number)) for number, (a, b) in claim.ranges.items() if a == b}
     return set()
 
 
