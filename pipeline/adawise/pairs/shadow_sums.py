@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import SEEK_END
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from adawise.errors import ChainError
 from adawise.output.read.rows import arrow_errors
 from adawise.sink import layout
 from adawise.sink.walk import chains
+from adawise.store.parquet import open_parquet
 from adawise.store.store import Store
 
 _COLUMNS = [
@@ -94,7 +95,9 @@ def _rows(store: Store, key: str, pair: str) -> pa.Table | None:
     if file is None:  # traces of the newest segment, written in a moment
         return None
     with arrow_errors(f"{store}: {key}"), file:
-        opened = pq.ParquetFile(file)
+        size_bytes = file.seek(0, SEEK_END)
+        file.seek(0)
+        opened = open_parquet(file, size_bytes)
         if not set(_COLUMNS) <= set(opened.schema_arrow.names):  # of an earlier version
             return None
         rows = opened.read(columns=_COLUMNS)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import merge
-from io import BufferedReader, FileIO
+from io import SEEK_END, BufferedReader, FileIO
 from typing import Literal
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from typing_extensions import override
 from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.records import Message, TopicPartition
+from adawise.store.parquet import open_parquet
 from adawise.store.store import Store
 
 Forgotten = Literal["fail", "skip"]
@@ -88,7 +89,9 @@ class RecordedFile:
                 # A local file is mapped, so that Python does not hold a second copy of what is read.
                 mapped = isinstance(data, BufferedReader) and isinstance(data.raw, FileIO)
                 source = pa.memory_map(data.name) if mapped else data
-                with pq.ParquetFile(source, memory_map=True, page_checksum_verification=True) as file:
+                size_bytes = data.seek(0, SEEK_END)
+                data.seek(0)
+                with open_parquet(source, size_bytes, memory_map=True, page_checksum_verification=True) as file:
                     yield file
             except FileNotFoundError as error:
                 raise self._vanished() from error

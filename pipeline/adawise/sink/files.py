@@ -16,7 +16,7 @@ from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import beginning_name, beginnings
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.store.store import Store, open_store
+from adawise.store.store import Store, check_regular, open_store
 
 
 def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
@@ -108,9 +108,15 @@ def is_covered(name: SegmentName, covers: Sequence[CompactedName]) -> bool:
 
 
 def data_files(root: str, dataset: str = layout.PREDICTIONS, store: Store | None = None) -> list[str]:
-    """Return `data_keys` of the root with this path or URL, as paths or URLs for DuckDB, Polars, pandas and others."""
-    folder = root.removeprefix("file://").rstrip("/")
-    return [f"{folder}/{key}" for key in data_keys(store or open_store(root), dataset)]
+    """Return `data_keys` of the root with this path or URL, as paths or URLs for DuckDB, Polars, pandas and others.
+
+    Raises:
+        ChainError: one of them is a pipe or a device, for which these would wait.
+    """
+    folder, opened = root.removeprefix("file://").rstrip("/"), store or open_store(root)
+    keys = data_keys(opened, dataset)
+    check_regular(opened, keys)
+    return [f"{folder}/{key}" for key in keys]
 
 
 def read_bytes(store: Store, key: str) -> bytes:

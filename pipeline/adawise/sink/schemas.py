@@ -241,9 +241,12 @@ def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def regret_or_null(traces: pa.Table) -> pa.Table:
-    """Return traces of any version whose audit regret is null where there was no audit, and not nan."""
+    """Return traces of any version whose audit regret is null where there was no audit, and not nan.
+
+    Traces without such a column of numbers, which a damaged file may have, are returned unchanged.
+    """
     place = traces.schema.get_field_index(AUDIT_REGRET)
-    if place < 0:
+    if place < 0 or not pa.types.is_floating(traces.schema.field(place).type):
         return traces
     regret = traces[AUDIT_REGRET]
     return traces.set_column(place, _NULLABLE_REGRET, pc.if_else(pc.is_nan(regret), None, regret))

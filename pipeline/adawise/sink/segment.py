@@ -35,6 +35,7 @@ from adawise.errors import ChainError, Lost
 from adawise.records import Gap, Switch, TopicPartition, stated_ms
 from adawise.sink import layout, schemas
 from adawise.sink.layout import Lineage, SegmentName
+from adawise.store.parquet import open_parquet
 
 BLOCK = 32
 """Streams of a block, which are encoded anew if one of them changed; a block by itself costs some .3 KB."""
@@ -235,9 +236,9 @@ def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
 
 
 def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
-    """Return a Parquet file with a footer of any size. Raises Arrow's errors."""
-    return pq.ParquetFile(
-        pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
+    """Return a Parquet file with a footer of any size. Raises as `open_parquet` does."""
+    return open_parquet(
+        pa.BufferReader(data), len(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
     )
 
 
@@ -263,7 +264,7 @@ def read_outline(
     file = _opened(data, key, check_pages=True)
     footer = _footer(file.metadata.metadata or {}, key, is_whole=False, keeps_states=keeps_states)
     try:
-        return footer, file.read(columns=list(columns), use_threads=False)
+        return footer, _typed(file.read(columns=list(columns), use_threads=False), key)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 
@@ -319,16 +320,25 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     """Return the rows of the segment file `data`, found at `key`, with each page checked against its checksum.
 
     Raises:
-        ChainError: a page is damaged.
+        ChainError: a page is damaged, or a column has another type.
     """
     try:
         # Not `read_table`: it would take the key's folders for columns.
         file = opened(data, check_pages=True)
         if columns is not None:
-            return file.read(columns=list(columns))
-        return schemas.with_later(file.read(), schemas.PREDICTIONS)
+            return _typed(file.read(columns=list(columns)), key)
+        return schemas.with_later(_typed(file.read(), key), schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
+
+
+def _typed(rows: pa.Table, key: str) -> pa.Table:
+    """Return the rows. Raises ChainError if a column of ours is of another type."""
+    for column in rows.schema:
+        place = schemas.PREDICTIONS.get_field_index(column.name)
+        if place >= 0 and not column.type.equals(expected := schemas.PREDICTIONS.field(place).type):
+            raise _damaged(key, f"{expected} in column {column.name}, but it has {column.type}")
+    return rows
 
 
 def check_pages(data: bytes, key: str) -> None:

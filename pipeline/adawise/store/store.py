@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ from uuid import uuid4
 
 from typing_extensions import override
 
-from adawise.errors import SettingsError, StoreFull, StoreUnavailable
+from adawise.errors import ChainError, SettingsError, StoreFull, StoreUnavailable
 from adawise.store.answers import AlreadyExists
 from adawise.store.files import open_regular
 
@@ -223,6 +224,23 @@ def free_bytes(store: Store) -> int | None:
     return 0 if space.f_files > 0 and space.f_favail == 0 else space.f_bavail * space.f_frsize
 
 
+def check_regular(store: Store, keys: Iterable[str]) -> None:
+    """Raise ChainError if one of these keys is a pipe or a device. Call it before DuckDB or Arrow opens them by name.
+
+    Either would wait for the writer of a pipe for ever. A key that is gone is left to the reader.
+    """
+    if not isinstance(store, LocalStore):
+        return
+    for key in keys:
+        path = Path(str(store), key)
+        with suppress(OSError):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ChainError(
+                    f"{path}: expected a regular file, but it is a pipe or a device; "
+                    "move it away, and restore the file from a backup"
+                )
+
+
 def as_pattern(path: str) -> str:
     """Return the pattern that matches this path alone, since DuckDB takes each path as a pattern."""
     return re.sub(r"([\[*?])", r"[\1]", path)
@@ -380,7 +398,8 @@ class LocalStore:
         if self._document is None:
             return
         try:
-            found = (self._root / DOCUMENT).read_bytes()
+            with open_regular(self._root / DOCUMENT) as file:
+                found = file.read()
         except (FileNotFoundError, PermissionError):  # the latter for a mount point that is closed to all users
             found = None
         if found != self._document:

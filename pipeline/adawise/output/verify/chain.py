@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from adawise.errors import ChainError, Lost, SourceError
 from adawise.output import consistency
@@ -34,6 +33,7 @@ from adawise.sink import claims, columns, holes, invariant, layout, schemas, seg
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, reader, walk
+from adawise.store.parquet import open_parquet
 from adawise.store.store import Store
 
 _ANY = 2**31
@@ -278,7 +278,7 @@ def _holds(data: bytes, table: pa.Table) -> bool:
     where audit regret is null.
     """
     try:
-        found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        found = open_parquet(pa.BufferReader(data), len(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
         return False
     table = table.select([name for name in table.column_names if name not in {*schemas.LATER} - {*found.column_names}])

@@ -1,0 +1,93 @@
+"""Parquet files that state what they do not have, and pipes in their place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from adawise.errors import ChainError, SourceError, StoreUnavailable
+from adawise.labels.given import read_chain
+from adawise.recording import format as recorded
+from adawise.recording.files import RecordedFile
+from adawise.records import TopicPartition
+from adawise.sink import schemas, segment
+from adawise.sink.files import data_files
+from adawise.store.parquet import open_parquet
+from adawise.store.store import LocalStore
+from tests.damage.hostile_parquet import columns_of_another_type, more_rows_than_there_are, nested_columns
+from tests.sink.forging import an_honest_sink, key
+
+KEY = key(0)
+
+
+def written(folder: Path) -> Path:
+    """A segment, as a file."""
+    path = folder / "segment.parquet"
+    data = an_honest_sink().get(KEY)
+    assert data is not None
+    path.write_bytes(data)
+    return path
+
+
+def test_more_rows_than_a_file_can_have_are_refused_before_memory_is_taken_for_them(tmp_path: Path) -> None:
+    more_rows_than_there_are(path := written(tmp_path))
+    with path.open("rb") as file, pytest.raises(pa.ArrowInvalid, match="states 1,099,511,627,776 rows in"):
+        open_parquet(file, path.stat().st_size)
+    for read in (segment.read_footer, segment.read_rows):
+        with pytest.raises(ChainError, match="states 1,099,511,627,776 rows in"):
+            read(path.read_bytes(), KEY)
+
+
+def test_more_rows_than_a_recorded_file_can_have_are_refused(tmp_path: Path) -> None:
+    name = recorded.key_of(TopicPartition("frames", 0), 0, "full")
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"offset": range(5)}), path)
+    more_rows_than_there_are(path)
+    with pytest.raises(SourceError, match="states 1,099,511,627,776 rows in"):
+        RecordedFile(str(tmp_path), LocalStore(tmp_path), name, 0).footer()
+
+
+@pytest.mark.parametrize("rows", [1, 1_000_000])
+def test_rows_that_compress_best_are_within_the_bound(rows: int, tmp_path: Path) -> None:
+    empty = {column.name: pa.nulls(rows, column.type) for column in schemas.PREDICTIONS if column.nullable}
+    data = segment.parquet(pa.table({"offset": pa.array(range(rows), pa.int64()), **empty}), (), {})
+    assert open_parquet(pa.BufferReader(data), len(data)).metadata.num_rows == rows
+
+
+def test_a_segment_whose_columns_have_other_types_is_damaged(tmp_path: Path) -> None:
+    for damage in (nested_columns, columns_of_another_type):
+        damage(path := written(tmp_path))
+        for columns in (None, ["offset"]):
+            with pytest.raises(ChainError, match=r"expected \w+ in column \w+, but it has"):
+                segment.read_rows(path.read_bytes(), KEY, columns)
+
+
+def test_traces_without_numbers_for_the_regret_are_returned_unchanged() -> None:
+    traces = pa.table({schemas.AUDIT_REGRET: ["a"]})
+    assert schemas.regret_or_null(traces) is traces
+
+
+def test_a_pipe_among_rows_or_labels_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name in (KEY, "labels/topic-frames/partition-00000/0.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ChainError, match=r"parquet: expected a regular file, but it is a pipe or a device"):
+        data_files(str(tmp_path))
+    with duckdb.connect() as connection, pytest.raises(ChainError, match="expected a regular file"):
+        read_chain(connection, [str(tmp_path)])
+
+
+def test_a_pipe_in_the_place_of_the_document_of_a_root_is_not_waited_for(tmp_path: Path) -> None:
+    (document := tmp_path / "_sink.json").write_bytes(b"{}")
+    store = LocalStore(tmp_path)
+    assert store.get("_sink.json") == b"{}"
+    document.unlink()
+    os.mkfifo(document)
+    with pytest.raises(StoreUnavailable, match="it is not a regular file"):
+        store.list("")
