@@ -19,7 +19,12 @@ from adawise.sink import schemas, segment
 from adawise.sink.files import data_files
 from adawise.store.parquet import open_parquet
 from adawise.store.store import LocalStore
-from tests.damage.hostile_parquet import columns_of_another_type, more_rows_than_there_are, nested_columns
+from tests.damage.hostile_parquet import (
+    columns_of_another_type,
+    more_rows_than_its_groups_have,
+    more_rows_than_there_are,
+    nested_columns,
+)
 from tests.sink.forging import an_honest_sink, key
 
 KEY = key(0)
@@ -36,11 +41,17 @@ def written(folder: Path) -> Path:
 
 def test_more_rows_than_a_file_can_have_are_refused_before_memory_is_taken_for_them(tmp_path: Path) -> None:
     more_rows_than_there_are(path := written(tmp_path))
-    with path.open("rb") as file, pytest.raises(pa.ArrowInvalid, match="states 1,099,511,627,776 rows in"):
+    with path.open("rb") as file, pytest.raises(pa.ArrowInvalid, match="states 268,435,456 rows"):
         open_parquet(file, path.stat().st_size)
     for read in (segment.read_footer, segment.read_rows):
-        with pytest.raises(ChainError, match="states 1,099,511,627,776 rows in"):
+        with pytest.raises(ChainError, match="states 268,435,456 rows"):
             read(path.read_bytes(), KEY)
+
+
+def test_a_file_whose_row_groups_have_fewer_rows_than_it_states_is_refused(tmp_path: Path) -> None:
+    more_rows_than_its_groups_have(path := written(tmp_path))
+    with pytest.raises(ChainError, match="states 268,435,456 rows, but its row groups 3"):
+        segment.read_rows(path.read_bytes(), KEY)
 
 
 def test_more_rows_than_a_recorded_file_can_have_are_refused(tmp_path: Path) -> None:
@@ -49,7 +60,7 @@ def test_more_rows_than_a_recorded_file_can_have_are_refused(tmp_path: Path) -> 
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"offset": range(5)}), path)
     more_rows_than_there_are(path)
-    with pytest.raises(SourceError, match="states 1,099,511,627,776 rows in"):
+    with pytest.raises(SourceError, match="states 268,435,456 rows"):
         RecordedFile(str(tmp_path), LocalStore(tmp_path), name, 0).footer()
 
 

@@ -21,8 +21,8 @@ def open_parquet(
     """Open a Parquet file of `size_bytes` bytes. The options are those of `pyarrow.parquet.ParquetFile`.
 
     Raises:
-        pyarrow.ArrowException: it is damaged, or states more rows than a file of this size can have. Arrow would
-            allocate memory for them before it reads the first one, until the process is killed.
+        pyarrow.ArrowException: it is damaged, or states more rows than its row groups or a file of this size can
+            have. Arrow would allocate memory for them before it reads the first one, until the process is killed.
     """
     file = pq.ParquetFile(
         source,
@@ -30,8 +30,9 @@ def open_parquet(
         page_checksum_verification=page_checksum_verification,
         thrift_string_size_limit=thrift_string_size_limit,
     )
-    for number in range(file.num_row_groups):
-        if (stated := file.metadata.row_group(number).num_rows) > _ROWS_A_BYTE * size_bytes:
-            file.close()
-            raise pa.ArrowInvalid(f"its footer states {stated:,} rows in {size_bytes:,} bytes")
-    return file
+    stated = file.metadata.num_rows
+    rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+    if max(stated, rows) <= _ROWS_A_BYTE * size_bytes and stated == rows:
+        return file
+    file.close()
+    raise pa.ArrowInvalid(f"its footer states {stated:,} rows, but its row groups {rows:,}, in {size_bytes:,} bytes")
