@@ -1,4 +1,4 @@
-"""Any file of a root, damaged in any way, under any command: one sentence, and nothing is lost for it.
+"""Any file of a root, damaged in any way, under any command on a root: one sentence, and nothing is lost for it.
 
 A command ends with a code of its own and without a traceback. One that changes nothing changes nothing; one that
 removes or replaces files does so with none beyond those that it would have removed or replaced of the undamaged root.
@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Set
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -33,6 +35,10 @@ from adawise.sink.served_by import claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.sink.walk import chains
 from adawise.store.store import LocalStore
+from tests.damage.hostile_parquet import HOSTILE
+from tests.damage.surroundings import LABELS, Stops, surroundings, write_recording
+from tests.deadlines import scaled
+from tests.models import PairFolder
 from tests.pairs.test_orders import document
 from tests.sink.building import CLASSES
 from tests.watch.status.yard import IDENTITY, OWNER, Yard
@@ -88,6 +94,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, now: datetime) -> Path:
         tp = TopicPartition(OWNER.topic, partition)
         starts.begin(tp, head.next_offset)
         starts.reads(tp, head.next_offset)
+    with surroundings(folder):
+        assert main(["labels", str(folder), "--topic", LABELS]) == 0
     assert main(["retain", str(folder), "--keep", f"{DAYS - 2}d", "--yes"]) == 0
     assert main(["compact", str(folder)]) == 0
     for path in (folder / layout.COMPACTED).rglob("*.parquet"):
@@ -149,10 +157,16 @@ def a_folder(path: Path) -> None:
 
 
 def a_pipe(path: Path) -> None:
-    """In the place of a document. One in the place of a Parquet file would be waited for by Arrow and DuckDB."""
+    """Without a writer: to open it is to wait for ever."""
     path.unlink()
-    if path.suffix == ".json":
-        os.mkfifo(path)
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    """That gives zeros without end."""
+    path.unlink()
+    if f"{layout.COMPACTED}/plans" not in str(path):  # an old plan is removed, and the device is old
+        path.symlink_to("/dev/zero")
 
 
 def a_link_outside(path: Path) -> None:
@@ -220,12 +234,18 @@ def _outside(path: Path) -> Path:
 DAMAGE: Mapping[str, Callable[[Path], None]] = {
     damage.__name__: damage
     for damage in (
-        *(empty, cut_short, null, nested, huge, other_types, flipped, renamed, gone, a_folder, a_pipe),
+        *(empty, cut_short, null, nested, huge, other_types, flipped, renamed, gone, a_folder, a_pipe, a_device),
         a_link_outside,
         *(a_link_to_itself, a_folder_that_is_a_link_outside, garbage_further_on, an_empty_claim_further_on),
-        *(a_partition_gone, copied),
+        *(a_partition_gone, copied, *HOSTILE.values()),
     )
 }
+PAIR = [
+    word
+    for name in ("architecture", "theta_0", "theta_1", "classes")
+    for word in (f"--model.{name.replace('_', '-')}", name.upper())
+]
+HERE = ["--http.port", "0", "--kafka.topic", OWNER.topic, "--kafka.group", OWNER.group, "--model.device", "cpu"]
 READS = {
     "verify": ["verify", "ROOT"],
     "files": ["files", "ROOT"],
@@ -235,6 +255,8 @@ READS = {
     "diff": ["diff", "ROOT", "WHOLE"],
     "retain": ["retain", "ROOT", "--keep", f"{KEPT}d"],
     "repair": ["repair", "ROOT"],
+    "replay": ["replay", "RECORDING", "-o", "NEW", "--batches-of", "ROOT", "--pairs-of", "ROOT", *PAIR],
+    "replay --state-of": ["replay", "RECORDING", "-o", "NEW", "--state-of", "ROOT@2100-01-01T00:00:00Z", *PAIR],
 }
 WRITES = {
     "retain --yes": ["retain", "ROOT", "--keep", f"{KEPT}d", "--yes"],
@@ -242,7 +264,37 @@ WRITES = {
     "repair --yes": ["repair", "ROOT", "--yes"],
     "pair switch": ["pair", "switch", "ROOT", "--pair", "0", "--anyway"],
     "pair rollback": ["pair", "rollback", "ROOT"],
+    "pair stage": ["pair", "stage", "ROOT", *PAIR],
+    "labels": ["labels", "ROOT", "--topic", LABELS],
+    "run": ["run", "--sink.root", "ROOT", "--model.on-change", "keep", "--no-kafka.dead-letters", *HERE, *PAIR],
 }
+
+
+A_PIPE = "a pipe"
+PATIENCE_S = scaled(20.0)
+
+
+@contextmanager
+def written_to_late(pipes: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the pipes that the block waits for; after `PATIENCE_S` they get a writer that writes nothing."""
+    done, late = threading.Event(), list[Path]()
+
+    def write() -> None:
+        wait_s = PATIENCE_S
+        while pipes and not done.wait(wait_s):
+            wait_s = 0.1
+            for pipe in pipes:
+                with suppress(OSError):  # no reader waits for it
+                    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                    late.append(pipe)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield late
+    finally:
+        done.set()
+        writer.join()
 
 
 def entries(folder: Path) -> dict[str, bytes | str]:
@@ -256,13 +308,13 @@ def entries(folder: Path) -> dict[str, bytes | str]:
             elif path.is_file():
                 found[str(path.relative_to(folder))] = path.read_bytes()
             elif path.is_fifo():
-                found[str(path.relative_to(folder))] = "a pipe"
+                found[str(path.relative_to(folder))] = A_PIPE
     return found
 
 
 KINDS = {
     *(layout.SINK, layout.OWNER, layout.VIEWS, layout.TOPICS, layout.ORIGINS, layout.RETAINED, layout.MODELS),
-    layout.NUMERICS,
+    *(layout.NUMERICS, "labels"),
     *(layout.PAIRS, layout.WORKERS, layout.SETTINGS, "_starts", layout.PREDICTIONS, layout.TRACES),
     *(f"{layout.COMPACTED}/{dataset}" for dataset in _COMPACTED),
 }
@@ -289,16 +341,50 @@ def cases(root: Path, each: int) -> Iterator[tuple[str, str, str]]:
     commands = [*READS, *WRITES]
     for names in kinds(root).values():
         for damage in DAMAGE:
-            for command in draw.sample(commands, min(each, len(commands))):
-                yield draw.choice([names[0], names[-1], draw.choice(names)]), damage, command
+            if found := [name for name in names if damage not in HOSTILE or name.endswith(".parquet")]:
+                for command in draw.sample(commands, min(each, len(commands))):
+                    yield draw.choice([found[0], found[-1], draw.choice(found)]), damage, command
+
+
+@dataclass(frozen=True)
+class World:
+    """What a command finds: the undamaged root, other places by their names in `READS` and `WRITES`, an end."""
+
+    whole: Path
+    places: Mapping[str, str]
+    stops: Stops
+
+    def arguments(self, command: str, root: Path) -> list[str]:
+        """Of a command on this root; new files are beside it. The command may be asked to stop."""
+        self.stops.is_sent = False
+        places = {**self.places, "NEW": str(root.with_name("new"))}
+        return [
+            places.get(each, each.replace("ROOT", str(root)) if each.startswith("ROOT") else each)
+            for each in {**READS, **WRITES}[command]
+        ]
+
+
+@pytest.fixture(scope="module")
+def world(whole: Path, pair_folder: PairFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """With a recording of what the root is of."""
+    recording = tmp_path_factory.mktemp("recording") / "frames"
+    write_recording(whole, recording)
+    pair = {"ARCHITECTURE": pair_folder.theta_0, "THETA_0": pair_folder.theta_0, "THETA_1": pair_folder.theta_1}
+    places = {**pair, "CLASSES": str(pair_folder.classes), "RECORDING": str(recording), "WHOLE": str(whole)}
+    with surroundings(whole) as stops:
+        yield World(whole, places, stops)
 
 
 def fault_of(
-    whole: Path, folder: Path, case: tuple[str, str, str], undamaged: Mapping[str, Effect], capsys: Captured
+    world: World,
+    folder: Path,
+    case: tuple[str, str, str],
+    undamaged: Mapping[str, Effect],
+    capsys: Captured,
 ) -> str:
     """What is wrong with how a command takes the damage; "" if nothing is."""
     name, damage, command = case
-    root, outside = folder / "root", folder / MARK
+    whole, root, outside = world.whole, folder / "root", folder / MARK
     shutil.copytree(whole, root, symlinks=True)
     outside.mkdir()
     (outside / "kept.json").write_text("{}")
@@ -308,18 +394,19 @@ def fault_of(
     if before == entries(whole):
         return ""  # it is not damaged in this way
     capsys.readouterr()
+    arguments = world.arguments(command, root)
     try:
-        code = main(
-            [
-                str(root) if each == "ROOT" else str(whole) if each == "WHOLE" else each
-                for each in {**READS, **WRITES}[command]
-            ]
-        )
+        with written_to_late([root / each for each, found in before.items() if found == A_PIPE]) as late:
+            code = main(arguments)
     except BaseException as error:  # noqa: BLE001
         return f"raised {error!r}"
+    if late:
+        return f"waited for {late[0]}"
     output = capsys.readouterr()
     after = entries(root)
     lost = {each for each in before if each not in after and after.get(f"_set_aside/{each}") != before[each]}
+    if command == "run":  # a mark of a start that cannot be read is of a start that is over
+        lost = {each for each in lost if kind_of(each) != "_starts"}
     if code not in {0, 1, 2, 3} or "Traceback" in output.out + output.err:
         return f"code {code}: {output.err[-300:]}"
     if code in {1, 2} and not output.err.strip():
@@ -332,9 +419,12 @@ def fault_of(
     may = undamaged.get(command, Effect())
     if too_many := lost - may.removes:
         return f"removed {sorted(too_many)[:5]}"
-    if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
+    derived = {name} if command == "run" and kind_of(name) == layout.TRACES else set()  # of the newest segment
+    replaced = {each for each in before.keys() & after.keys() if before[each] != after[each]}
+    if too_many := replaced - may.replaces - derived:
         return f"replaced {sorted(too_many)[:5]}"
     is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in spare_traces(whole))
+    is_proved &= not (kind_of(name) == layout.TRACES and "key_values" in damage)  # traces are derived from segments
     is_proved |= kind_of(name) in CLAIMS and damage not in LEAVE_NO_CLAIM
     if command == "verify" and not code and is_proved and "there is no segment" not in output.out:
         return "called whole: " + output.out.strip()
@@ -382,13 +472,13 @@ class Effect:
 
 
 @pytest.fixture(scope="module")
-def undamaged(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Effect]:
+def undamaged(world: World, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Effect]:
     """By command, what it does to the undamaged root."""
-    found = {}
-    for command, arguments in WRITES.items():
+    found, whole = {}, world.whole
+    for command in WRITES:
         root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("undamaged") / "root"))
         before = entries(root)
-        assert main([str(root) if each == "ROOT" else each for each in arguments]) in {0, 3}, command
+        assert main(world.arguments(command, root)) in {0, 3}, command
         after = entries(root)
         both = before.keys() & after.keys()
         found[command] = Effect(before.keys() - after.keys(), {each for each in both if before[each] != after[each]})
@@ -401,20 +491,21 @@ def undamaged(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
 @pytest.mark.parametrize(
     ("each", "step"),
     [
-        (1, 5),
+        (1, 7),
         pytest.param(2, 1, marks=pytest.mark.check("damage")),
         pytest.param(len(READS) + len(WRITES), 1, marks=pytest.mark.soak),
     ],
 )
 def test_a_damaged_file_costs_no_other_and_no_command_ends_in_a_traceback(
-    whole: Path, undamaged: Mapping[str, Effect], tmp_path: Path, capsys: Captured, each: int, step: int
+    world: World, undamaged: Mapping[str, Effect], tmp_path: Path, capsys: Captured, each: int, step: int
 ) -> None:
+    whole = world.whole
     assert kinds(whole).keys() == KINDS
     faults = []
     for number, case in enumerate(islice(cases(whole, each), 0, None, step)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        if fault := fault_of(whole, folder, case, undamaged, capsys):
+        if fault := fault_of(world, folder, case, undamaged, capsys):
             faults.append(f"{case}: {fault}")
         shutil.rmtree(folder)
     assert not faults, "\n".join(faults)
