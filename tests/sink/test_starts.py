@@ -7,7 +7,7 @@ import pytest
 
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.records import TopicPartition
-from adawise.sink.starts import DEATHS, StoredStarts
+from adawise.sink.starts import DEATHS, StoredStarts, open_marks
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)
@@ -112,13 +112,15 @@ def test_where_nothing_may_be_deleted_an_ordered_end_is_not_taken_for_a_death() 
         worker.close()
 
 
-def test_a_mark_that_cannot_be_read_says_nothing() -> None:
+def test_a_mark_that_cannot_be_read_counts_as_none_and_is_kept() -> None:
     store = DictStore()
-    for n, data in enumerate(
-        [b"", b"[]", b"{}", b'{"until": null}', b'{"until": "x"}', b'{"until": 1e999}', b"[" * 9_999]
-    ):
+    unread = [b"", b"[]", b"{}", b'{"until": null}', b'{"until": "x"}', b'{"until": 1e999}', b"[" * 9_999]
+    unread += [b'{"until": true}', b'{"until": -1}', b'{"until": 9.5}', b'{"until": 1%s}' % (b"0" * 400)]
+    for n, data in enumerate(unread):
         store.objects[f"_starts/topic-frames/partition-00000/w{n}.json"] = data
     assert start(store, "w").begin(TP, 0) == 0
+    assert open_marks(store, TP, 0) == 0
+    assert [*store.objects.values()] == unread
 
 
 def test_a_store_that_does_not_answer_when_a_partition_comes_is_waited_for() -> None:

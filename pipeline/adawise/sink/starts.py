@@ -24,6 +24,7 @@ from adawise.errors import AdawiseError, RetryableError
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import LAYOUT
+from adawise.store.documents import Count, Document, read_document
 from adawise.store.store import Store
 
 DEATHS = 3
@@ -31,6 +32,10 @@ _FIRST, _MOST = 1_024, 16_384  # offsets announced at once: few at first, they m
 _RETRY_S = 30.0
 
 _log = structlog.get_logger("worker")
+
+
+class _Stored(Document):
+    until: Count
 
 
 @dataclass(slots=True)
@@ -66,8 +71,9 @@ class StoredStarts:
         """
         ends = []
         for key in self._store.list(layout.starts_folder(tp)):
-            data = self._store.get(key)
-            until = _until(data) if data is not None else 0
+            until = _until(self._store, key)
+            if until is None:
+                continue
             if until <= low_water:
                 with suppress(AdawiseError):  # the worker may lack the permission
                     self._store.delete(key)
@@ -132,12 +138,15 @@ def open_marks(store: Store, tp: TopicPartition, low_water: int) -> int:
     keys = store.list(layout.starts_folder(tp))
     if len(keys) < DEATHS:
         return len(keys)
-    return sum(_until(store.get(key) or b"") > low_water for key in keys)
+    return sum((until := _until(store, key)) is not None and until > low_water for key in keys)
 
 
-def _until(data: bytes) -> int:
-    """Return the end of a mark; 0 for one that cannot be read, because a mark is only a hint."""
+def _until(store: Store, key: str) -> int | None:
+    """Return the end of a mark; None if it is gone or cannot be read. It is only a hint, so the work goes on."""
+    data = store.get(key)
+    if data is None:
+        return None
     try:
-        return int(json.loads(data)["until"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return 0
+        return read_document(_Stored, data).until
+    except ValueError:
+        return None
