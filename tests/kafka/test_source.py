@@ -24,6 +24,7 @@ from adawise.kafka import source as kafka_module
 from adawise.kafka.batches import Unread
 from adawise.kafka.client import message_of
 from adawise.kafka.embedded import EmbeddedBroker
+from adawise.kafka.source import KafkaSource
 from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.kafka.sources import (
@@ -628,6 +629,10 @@ def test_a_lasting_fault_of_one_partition_is_logged_once_until_that_partition_ha
             with monkeypatch.context() as patch:
                 patch.setattr(source._consumer, "position", fails)
                 assert [ask() for _ in range(3)] == [[0, None]] * 3
+                patch.setattr(source._consumer, "position", failing(KafkaTimeoutError("no answer")))
+                assert source.lag(failed) is None
+                patch.setattr(source._consumer, "position", fails)
+                assert ask() == [0, None]
                 assert logged() == faults
             assert ask() == [0, 0]
         monkeypatch.setattr(source._consumer, "position", fails)
@@ -637,30 +642,70 @@ def test_a_lasting_fault_of_one_partition_is_logged_once_until_that_partition_ha
         assert not any(source._uninformed.values())  # a partition that left has no more answers
 
 
+def revoking(patch: pytest.MonkeyPatch, source: KafkaSource, answers: int) -> Callable[..., int]:
+    """A query of the client that answers so often, and then finds its partition revoked."""
+    calls = count()
+
+    def revoked(partition: KafkaPartition, timeout_ms: int | None = None) -> int:
+        if next(calls) < answers:
+            return 0
+        patch.setattr(source._consumer, "assignment", set)
+        raise KeyError(partition)
+
+    return revoked
+
+
 @pytest.mark.parametrize(("method", "answers"), [("position", 0), ("highwater", 0), ("highwater", 1)])
 def test_a_partition_that_is_revoked_while_its_position_is_asked_for_is_not_drained_and_no_error(
-    method: str, answers: int, broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    answers: int,
+    broker: Broker,
+    topic: MakeTopic,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tp, calls = TopicPartition(topic(1), 0), count()
-
+    tp = TopicPartition(topic(1), 0)
     with closing(open_source(broker, tp.topic, None)) as source:
-
-        def revoked(partition: KafkaPartition, timeout_ms: int | None = None) -> int:
-            if next(calls) < answers:
-                return 0
-            monkeypatch.setattr(source._consumer, "assignment", set)
-            raise KeyError(partition)
-
         poll_until(source, lambda so_far: bool(so_far.assigned))
         source.seek(tp, 0)
         source.resume([tp])
         deadline = time.monotonic() + DEADLINE_S
         while not source.drained(tp) and time.monotonic() < deadline:
             source.poll(0.05)
-        assert source.drained(tp)
-        monkeypatch.setattr(source._consumer, method, revoked)
-        assert not source.drained(tp)
-        assert next(calls) == answers + 1
+        for query, before, calm, revoked in ((source.drained, answers, True, False), (source.lag, 0, 0, None)):
+            assert query(tp) == calm
+            with monkeypatch.context() as patch:
+                patch.setattr(source._consumer, method, revoking(patch, source, before))
+                assert query(tp) is revoked
+                assert tp.partition not in {each.partition for each in source._consumer.assignment()}
+    assert not [record for record in caplog.records if "a query about" in record.getMessage()]
+
+
+def test_the_guessed_end_of_a_damaged_batch_is_not_used_once_its_partition_is_revoked(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tp = TopicPartition(topic(1), 0)
+    produce(broker, numbered(tp.topic, 0, 5))
+    with closing(open_source(broker, tp.topic, None, on_unreadable="skip")) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        source.resume([tp])
+        deadline = time.monotonic() + DEADLINE_S
+        while not source._records and time.monotonic() < deadline:
+            source._poll_once(100)
+        record = source._records[0][1][0]
+        damaged = [record._replace(checksum=Unread(0, 100_000, Lost.BATCH_DAMAGED, "its checksum is wrong"))]
+        assert [*source._messages(tp, damaged)] == [], "it is read a second time"
+        (missing,) = source._messages(tp, damaged)
+        assert missing.offset == 4, "the end of the log bounds the guess"
+        assert [*source._messages(tp, damaged)] == []
+
+        def revoked(partition: KafkaPartition) -> int:
+            monkeypatch.setattr(source._consumer, "assignment", set)
+            raise IllegalStateError("Partition is not assigned")
+
+        monkeypatch.setattr(source._consumer, "highwater", revoked)
+        assert [*source._messages(tp, damaged)] == []
 
 
 def test_records_beyond_a_batch_that_is_left_out_are_read_anew_and_not_twice(broker: Broker, topic: MakeTopic) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
 import structlog
 from typing_extensions import override
 
+from adawise.errors import StoreUnavailable
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
 from adawise.sink.claims import Beginning, beginnings
@@ -113,3 +115,28 @@ def test_claims_are_read_several_at_a_time(clock: Clock) -> None:
     store = Slow()
     assert beginnings(store) == dict.fromkeys(TPS, NAME)
     assert not together.broken
+
+
+def test_a_store_that_does_not_answer_is_asked_for_no_more_claims(clock: Clock) -> None:
+    class Away(Counting):
+        barrier = Barrier(16)
+
+        @override
+        def get(self, key: str) -> bytes | None:
+            super().get(key)
+            self.barrier.wait(60.0)  # sixteen are under way when the first fails
+            raise StoreUnavailable("no answer")
+
+    store = Away()
+    with pytest.raises(StoreUnavailable):
+        beginnings(store)
+    assert store.reads.total() == 16
+
+
+def test_threads_that_list_at_once_name_a_damaged_claim_once(clock: Clock) -> None:
+    store = Counting()
+    store.objects[KEYS[3]] = b"garbage"
+    with pytest.warns(UserWarning, match="expected a claim") as named, ThreadPoolExecutor(6) as pool:
+        assert [*pool.map(beginnings, [store] * 6)] == [dict.fromkeys(TPS, NAME)] * 6
+    assert len(named) == 1
+    assert store.reads == Counter(KEYS)

@@ -248,10 +248,16 @@ class KafkaSource:
             self._ends_due = now_s + _ENDS_S
 
     def _inform(
-        self, about: str, query: Callable[[], Answer | None], tp: TopicPartition | None = None
+        self,
+        about: str,
+        query: Callable[[], Answer | None],
+        tp: TopicPartition | None = None,
+        *,
+        none_answers: bool = False,
     ) -> Answer | None:
         """Return the answer to a query that only informs; None if there is none, whatever the error is.
 
+        None from the query itself is an answer only with `none_answers`.
         An error that no broker explains is logged, once until all partitions for which the query failed have an answer.
         """
         try:
@@ -271,7 +277,7 @@ class KafkaSource:
                 )
             failing.add(tp)
             return None
-        if answer is not None:
+        if answer is not None or none_answers:
             self._uninformed.get(about, set()).discard(tp)
         return answer
 
@@ -389,7 +395,8 @@ class KafkaSource:
         behind = [tp for tp, lag in lags.items() if lag]
         ends = {tp: end for tp in behind if (end := self._inform("the end of a log", partial(self._end, tp), tp))}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
-            found = self._inform("open transactions", partial(self._topics.open_transaction, tp, ends[tp]), tp)
+            query = partial(self._topics.open_transaction, tp, ends[tp])
+            found = self._inform("open transactions", query, tp, none_answers=True)
             self._held_back.log_cause(tp, found, time.monotonic())
 
     def _poll_once(self, timeout_ms: int) -> None:
@@ -446,6 +453,8 @@ class KafkaSource:
                 with self._unless_lost(tp):
                     end = self._consumer.highwater(partition) or 0
                     unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
+                if not self._held(tp):
+                    return
             missing = self._unreadable.resolve(tp, unread)
             if missing is not None:
                 yield message_of(record._replace(offset=unread.last), missing)

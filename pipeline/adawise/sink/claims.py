@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from threading import Event, Lock
 from uuid import uuid4
 
 import structlog
@@ -41,6 +42,7 @@ _READERS = 16  # claims that are read at a time, since an object store answers s
 _AGAIN_S = 600.0  # after which a claim is read again: a command lists claims several times, a service for months
 
 _log = structlog.get_logger("sink")
+_checking = Lock()
 _checked: dict[str, dict[str, float]] = {}
 """When this process found each claim of retention whole, in monotonic seconds, by root and key; inf: it was named."""
 
@@ -242,21 +244,30 @@ def beginnings(store: Store) -> dict[TopicPartition, SegmentName]:
 
 def _check(store: Store, begun: Mapping[TopicPartition, SegmentName]) -> None:
     """Read the claims that were not read lately, and name those that are damaged."""
-    root, now_s = str(store), time.monotonic()
+    with _checking:  # one thread at a time: a damaged claim is named once
+        _check_due(store, begun)
+
+
+def _check_due(store: Store, begun: Mapping[TopicPartition, SegmentName]) -> None:
+    root, now_s, failed = str(store), time.monotonic(), Event()
     keys = {layout.retained_key(tp, name): (tp, name) for tp, name in begun.items()}
     known = {key: at_s for key, at_s in _checked.get(root, {}).items() if key in keys and now_s - at_s < _AGAIN_S}
 
     def read(key: str) -> Beginning | FatalError | None:
+        if failed.is_set():  # each read tries again for seconds while the store does not answer
+            return None
         try:
             return _beginning(store, *keys[key])
         except FatalError as error:
             return error
+        except BaseException:
+            failed.set()
+            raise
 
     due = [key for key in keys if key not in known]
     with ThreadPoolExecutor(_READERS, "claims") as pool:
         found = dict(zip(due, pool.map(read, due), strict=True))
-    # Replaced as a whole, because another thread may iterate over it. One that is gone since it was listed counts as
-    # not read.
+    # One that is gone since it was listed counts as not read.
     _checked[root] = known | {key: now_s for key, claimed in found.items() if isinstance(claimed, Beginning)}
     for key, claimed in found.items():
         if isinstance(claimed, FatalError):

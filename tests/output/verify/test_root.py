@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -542,6 +543,32 @@ def test_a_partition_whose_log_ends_where_its_chain_begins_had_nothing_to_serve(
     assert [chain.tp for chain in verify_root(store).unproved] == [other], "without the broker it is not known"
 
 
+def test_a_log_that_is_not_known_to_be_of_the_same_topic_proves_nothing(store: DictStore) -> None:
+    other, log = begun(store, 12), FakeLog(range(12))
+    log.empty[other] = 12
+    log.topic = replace(IDENTITY, topic_id="")
+    assert [chain.tp for chain in verify_root(store, log=log).unproved] == [other]
+
+
+def test_a_log_that_ends_where_a_chain_begins_proves_nothing_while_the_commits_are_not_known(store: DictStore) -> None:
+    class Denied(FakeLog):
+        @override
+        def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+            raise SettingsError("not allowed to read the offsets of this group")
+
+    other, log = begun(store, 12, replace(REPLAYER, group="workers", purpose="run")), Denied(range(12))
+    log.empty[other] = 12
+    report = verify_root(store, log=log)
+    assert "not allowed" in report.commits_unknown
+    assert [chain.tp for chain in report.unproved] == [other]
+
+
+def test_a_part_of_a_replay_that_is_empty_elsewhere_proves_nothing_of_a_chain(store: DictStore) -> None:
+    other = begun(store, 0, REPLAYER)
+    store.objects[layout.REPLAY] = replay_claim({"3": (0, 12), "5": (12, 12)})
+    assert [chain.tp for chain in verify_root(store).unproved] == [other]
+
+
 REPLAYER = Owner("cluster", "frames", "", "replay")
 
 
@@ -577,8 +604,9 @@ def test_a_replay_that_may_have_lost_rows_is_to_be_repeated(store: DictStore, cl
     assert [chain.tp for chain in report.unproved] == [other]
     named = [line for line in in_words("ROOT", report, broker) if line.startswith("frames/5")]
     assert named == [
-        "frames/5: it begins at offset 0, and there is no segment: nothing was served there yet, or every segment is "
-        "lost; the same `adawise replay` into it goes on, and serves what is missing"
+        "frames/5: it begins at offset 0, and there is no segment: nothing was served there yet, its part has no "
+        "message of these cameras, or every segment is lost; the same `adawise replay` into it goes on, and serves "
+        "what is missing"
     ]
 
 

@@ -61,6 +61,7 @@ class ChainCheck:
         self._identity = TopicIdentity("", "", 0)
         self._sink = ""
         self._log_start = self._log_end = 0
+        self._is_same_topic = False  # by the ids of both
         self._ends_early = False
         self._unserved: dict[int, int] = {}  # messages of the log that are pending: offset to timestamp
         # What the next segment has to agree with.
@@ -154,8 +155,9 @@ class ChainCheck:
             report.faults.append(damage(key, f"{text} {report.next_offset}", LOST_END))
         if report.is_empty and self._log is not None:
             report.lag = self._unread(self._log, report.next_offset)
-            # A log that ends before the chain begins has lost messages, and these may have been served.
-            report.had_nothing = self._log_end == report.next_offset and not self._is_replay
+            # A log that ends before the chain begins has lost messages, and these may have been served. Without ids it
+            # may be that of a topic of the same name elsewhere.
+            report.had_nothing = self._is_same_topic and self._log_end == report.next_offset and not self._is_replay
 
     def _link_disagrees(self, link: Link[SegmentFooter]) -> Iterator[tuple[str, str]]:
         expected, footer = layout.segment_key(self.report.tp, link.place.name), link.footer
@@ -199,6 +201,7 @@ class ChainCheck:
         except ChainError as error:
             other = (error.cause_and_remedy[0], REPLAYED) if self._is_replay else (str(error),)
             raise Broken(damage(key, *other)) from error
+        self._is_same_topic = bool(written.topic_id and identity.topic_id)
         (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
     def _log_disagrees(

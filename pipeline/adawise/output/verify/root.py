@@ -85,7 +85,7 @@ def verify_root(
             report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
         except FatalError as error:  # only the group's own users may have the right
             report.commits_unknown = f"{store}: the committed offsets of group {owner.group!r} are not known: {error}"
-    left_out = _left_out(store) if report.is_replay else set()
+    left_out = _left_out(store) if report.is_replay else {}
     for chain in walk(
         store,
         contiguous=contiguous,
@@ -95,7 +95,10 @@ def verify_root(
         is_replay=report.is_replay,
         on_segment=on_segment,
     ):
-        chain.had_nothing |= chain.is_empty and chain.tp in left_out
+        if report.is_replay:
+            chain.had_nothing = chain.is_empty and left_out.get(chain.tp) == chain.next_offset
+        elif report.commits_unknown:  # the group may have committed more than a log that lost messages has
+            chain.had_nothing = False
         report.chains.append(chain)
         report.faults += chain.faults
         if report.faults:
@@ -123,13 +126,13 @@ class _ReplayedParts(Document):
     ranges: dict[Text, tuple[Count, Count]]
 
 
-def _left_out(store: Store) -> set[TopicPartition]:
-    """Return the partitions of which the part that was replayed is empty."""
+def _left_out(store: Store) -> dict[TopicPartition, int]:
+    """Return the partitions of which the part that was replayed is empty, with the offset at which it is."""
     with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
         if (data := store.get(layout.REPLAY)) is not None:
             claim = parse(_ReplayedParts, store, layout.REPLAY, data)
-            return {TopicPartition(claim.topic, int(number)) for number, (a, b) in claim.ranges.items() if a == b}
-    return set()
+            return {TopicPartition(claim.topic, int(number)): a for number, (a, b) in claim.ranges.items() if a == b}
+    return {}
 
 
 def damaged_claims(store: Store) -> list[Finding]:

@@ -72,8 +72,8 @@ def _begun(found: RootReport, broker: bool) -> Iterator[str]:
             why = f"{'the part that was replayed' if found.is_replay else 'the log of the broker'} ends there too"
         elif found.is_replay:
             why = (
-                "nothing was served there yet, or every segment is lost; the same `adawise replay` into it goes on, "
-                "and serves what is missing"
+                "nothing was served there yet, its part has no message of these cameras, or every segment is lost; "
+                "the same `adawise replay` into it goes on, and serves what is missing"
             )
         elif broker:
             why = "nothing was served there yet, or every segment is lost: the group's committed offset is not known"
