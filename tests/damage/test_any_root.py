@@ -180,8 +180,8 @@ def a_link_to_itself(path: Path) -> None:
 
 
 def a_folder_that_is_a_link_outside(path: Path) -> None:
-    """Not that of a topic or a partition, which may lie on another disk, and is written to there."""
-    if path.parent.name.startswith(("topic-", "partition-")):
+    """Not the root, or that of a topic or a partition: these may lie on another disk, and are written to there."""
+    if path.parent.name.startswith(("topic-", "partition-")) or path.parent in {_root(path), _root(path) / "labels"}:
         path.unlink()
         return
     shutil.rmtree(path.parent)
@@ -421,6 +421,9 @@ def fault_of(
         return f"code {code} without a word"
     if entries(outside) != beside:
         return "what is outside was changed"
+    serves = command == "run" and kind_of(name) in HINTS and damage != a_folder_that_is_a_link_outside.__name__
+    if serves and not any(kind_of(each) == ROWS for each in after.keys() - before):
+        return f"served nothing: {output.err[-300:]}"
     if command in READS and after != before:
         changed = (each for each in before.keys() | after.keys() if before.get(each) != after.get(each))
         return f"changed {sorted(changed)[:5]}"
@@ -431,7 +434,7 @@ def fault_of(
     replaced = {each for each in before.keys() & after.keys() if before[each] != after[each]}
     if too_many := replaced - may.replaces - derived:
         return f"replaced {sorted(too_many)[:5]}"
-    is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in spare_traces(whole))
+    is_proved = kind_of(name) in PROVED and not (damage in MAY_REMOVE and name in spare_traces(whole))
     is_proved &= not (kind_of(name) == layout.TRACES and "key_values" in damage)  # traces are derived from segments
     is_proved |= kind_of(name) in CLAIMS and damage not in LEAVE_NO_CLAIM
     if command == "verify" and not code and is_proved and "there is no segment" not in output.out:
@@ -445,6 +448,11 @@ PROVED = {
 }
 """What `verify` proves; without plans and traces, a compaction that died leaves a whole root."""
 
+
+MAY_REMOVE = {each.__name__ for each in (gone, a_folder_that_is_a_link_outside)}
+ROWS = layout.PREDICTIONS
+HINTS = {"_starts", layout.WORKERS, layout.SETTINGS}
+"""Kinds of files that a worker serves without."""
 
 CLAIMS = {layout.OWNER, layout.NUMERICS}
 LEAVE_NO_CLAIM = {

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adawise.errors import ChainError, SettingsError
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
+from adawise.pairs.reports import read_reports
 from adawise.sink import layout
 from adawise.store.documents import MOST_BYTES
+from adawise.store.store import LocalStore
 from tests.sink.building import DictStore, ForgetfulStore
 
 
@@ -334,3 +338,17 @@ def test_an_order_about_a_pair_that_a_later_one_describes_costs_one_read_a_look(
     before = store.reads
     assert read_orders(store, known) is known
     assert store.reads == before + 1
+
+
+def test_an_order_or_a_report_that_is_a_pipe_is_named_as_damaged(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    before = give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
+    for key in (layout.pair_key(1), layout.worker_key("one")):
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / key)
+    read = read_orders(store)
+    assert "a pipe, a device" in str(read.damaged[1])
+    assert read.serving == before.serving
+    found, (damaged,) = read_reports(store)
+    assert found == []
+    assert "a pipe, a device" in damaged.why

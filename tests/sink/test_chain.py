@@ -304,7 +304,7 @@ def test_whatever_bit_of_a_head_flips_recovery_reads_the_same_rows_or_says_which
     store, received = DictStore(), []
     extended(store, 40)
     good = store.objects[key(0)]
-    rows = [column.to_pylist() for column in segment.read_rows(good, key(0)).columns]
+    rows = [column.to_pylist() for column in segment.opened(good).read().columns]
     for at in range(0, len(good), 41):
         store.objects[key(0)] = good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :]
         try:
@@ -312,7 +312,7 @@ def test_whatever_bit_of_a_head_flips_recovery_reads_the_same_rows_or_says_which
         except ChainError as error:
             received.append(str(error))
         else:  # what Parquet's own footer says beside the rows has no checksum: a column's name, its extremes
-            found = segment.read_rows(store.objects[key(0)], key(0)).columns
+            found = segment.opened(store.objects[key(0)]).read().columns
             assert [column.to_pylist() for column in found] == rows
     assert len(received) > 100
     assert all(key(0) in message for message in received)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.records import TopicPartition
 from adawise.sink.starts import DEATHS, StoredStarts, open_marks
+from adawise.store.store import LocalStore
 from tests.sink.building import DictStore
 
 TP = TopicPartition("frames", 0)
@@ -121,6 +124,26 @@ def test_a_mark_that_cannot_be_read_counts_as_none_and_is_kept() -> None:
     assert start(store, "w").begin(TP, 0) == 0
     assert open_marks(store, TP, 0) == 0
     assert [*store.objects.values()] == unread
+
+
+def test_a_mark_of_a_later_layout_is_kept() -> None:
+    store = DictStore()
+    store.objects["_starts/topic-frames/partition-00000/w.json"] = b'{"layout": 2, "until": 1}'
+    assert start(store, "v").begin(TP, 9) == 0
+    assert len(store.objects) == 1
+
+
+@pytest.mark.parametrize("made", ["pipe", "link"])
+def test_a_mark_that_cannot_be_opened_counts_as_none_and_holds_nothing_up(made: str, tmp_path: Path) -> None:
+    mark = tmp_path / "_starts/topic-frames/partition-00000/w.json"
+    mark.parent.mkdir(parents=True)
+    if made == "pipe":
+        os.mkfifo(mark)
+    else:
+        mark.symlink_to(mark)
+    store = LocalStore(tmp_path)
+    assert start(store, "v").begin(TP, 9) == 0
+    assert os.path.lexists(mark)
 
 
 def test_a_store_that_does_not_answer_when_a_partition_comes_is_waited_for() -> None:

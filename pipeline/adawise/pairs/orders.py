@@ -277,7 +277,10 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
         ValueError: it is damaged.
         ChainError: it is of a later version.
     """
-    data, number = store.get(key) or b"", _number(key)
+    try:
+        data, number = store.get(key) or b"", _number(key)
+    except ChainError as error:  # a pipe or a device
+        raise ValueError(str(error)) from error
     with suppress(ValueError):
         if (layout_ := read_document(_Layout, data).layout) > claims.LAYOUT:
             raise ChainError(

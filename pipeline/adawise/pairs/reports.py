@@ -15,6 +15,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from adawise.console import print_text
+from adawise.errors import ChainError
 from adawise.output.compaction.delete import now_of
 from adawise.pairs.orders import REPORT_S
 from adawise.records import PairKey
@@ -166,15 +167,16 @@ def read_reports(store: Store, now: datetime | None = None) -> tuple[list[Report
     found, damaged = list[Reported](), list[DamagedReport]()
     for key in keys:
         now = now_of(store) if now is None else now
-        at, data = store.modified(key), store.get(key)
-        if at is None or data is None:
+        at = store.modified(key)
+        if at is None:
             continue  # the worker ended meanwhile
         age_s = (now - at).total_seconds()
         if age_s > _FORGOTTEN_S:
             continue
         try:
-            found.append(Reported(read_document(WorkerReport, data), at, max(0.0, age_s)))
-        except ValueError as error:  # a damaged report must not hide the others
+            if (data := store.get(key)) is not None:
+                found.append(Reported(read_document(WorkerReport, data), at, max(0.0, age_s)))
+        except (ValueError, ChainError) as error:  # a damaged report must not hide the others
             damaged.append(DamagedReport(key, str(error), age_s))
     return sorted(found, key=lambda each: each.worker), damaged
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adawise.errors import Lost, SourceError
@@ -193,8 +194,7 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
 def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
     """Yield the messages from `offset` on, with one row group in memory at a time; the file must have images."""
     for group in range(file.num_row_groups):
-        statistics = _statistics(file, group, "offset")
-        if statistics is not None and statistics.max < offset:
+        if _newest(file, group, "offset") < offset:
             continue
         table = file.read_row_group(group)
         for row in range(table.num_rows):
@@ -212,10 +212,9 @@ def missing_from(footer: Footer, offset: int) -> Iterator[Message]:
 
 
 def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
-    """Return the first offset that is not older than `timestamp_ms`, None if all are older. No value is read."""
+    """Return the first offset that is not older than `timestamp_ms`, None if all are older. No image is read."""
     for group in range(file.num_row_groups):
-        statistics = _statistics(file, group, "timestamp_ms")
-        if statistics is not None and statistics.max < timestamp_ms:
+        if _newest(file, group, "timestamp_ms") < timestamp_ms:
             continue
         table = file.read_row_group(group, columns=["offset", "timestamp_ms"])
         for offset, found_ms in zip(*(table[name].to_pylist() for name in ("offset", "timestamp_ms")), strict=True):
@@ -232,11 +231,14 @@ def expect_format(found: int, where: str) -> None:
         )
 
 
-def _statistics(file: pq.ParquetFile, group: int, name: str) -> Any:
-    """Return the statistics of a column of a row group; None if it has none."""
-    columns = [file.metadata.row_group(group).column(index) for index in range(file.metadata.num_columns)]
-    found = next(column.statistics for column in columns if column.path_in_schema == name)
-    return found if found is not None and found.has_min_max else None
+def _newest(file: pq.ParquetFile, group: int, name: str) -> int:
+    """Return the largest value of a column of a row group; -1 if it is empty.
+
+    The values are read, not their statistics in the footer: Arrow ends the process where a damaged footer disagrees
+    with itself about a column.
+    """
+    found = pc.max(file.read_row_group(group, columns=[name])[name]).as_py()
+    return -1 if found is None else int(found)
 
 
 def _row_groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

@@ -264,7 +264,7 @@ def read_outline(
     file = _opened(data, key, check_pages=True)
     footer = _footer(file.metadata.metadata or {}, key, is_whole=False, keeps_states=keeps_states)
     try:
-        return footer, _typed(file.read(columns=list(columns), use_threads=False), key)
+        return footer, _typed(file.read(columns=list(columns), use_threads=False), key, columns)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 
@@ -326,14 +326,24 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
         # Not `read_table`: it would take the key's folders for columns.
         file = opened(data, check_pages=True)
         if columns is not None:
-            return _typed(file.read(columns=list(columns)), key)
-        return schemas.with_later(_typed(file.read(), key), schemas.PREDICTIONS)
+            return _typed(file.read(columns=list(columns)), key, columns)
+        is_ours = key.startswith(f"{layout.PREDICTIONS}/")  # and not the traces beside a segment
+        rows = _typed(file.read(), key, schemas.PREDICTIONS.names if is_ours else ())
+        return schemas.with_later(rows, schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 
 
-def _typed(rows: pa.Table, key: str) -> pa.Table:
-    """Return the rows. Raises ChainError if a column of ours is of another type."""
+def _typed(rows: pa.Table, key: str, columns: Sequence[str]) -> pa.Table:
+    """Return the rows.
+
+    Raises:
+        ChainError: one of `columns` that every version writes is missing, or a column of ours is of another type.
+        pyarrow.ArrowException: a value is none of its type, such as text that is not UTF-8.
+    """
+    if missing := {*columns} & {*schemas.PREDICTIONS.names} - {*schemas.LATER} - {*rows.column_names}:
+        raise _damaged(key, f"the columns {', '.join(sorted(missing))}, but there are none")
+    rows.validate(full=True)
     for column in rows.schema:
         place = schemas.PREDICTIONS.get_field_index(column.name)
         if place >= 0 and not column.type.equals(expected := schemas.PREDICTIONS.field(place).type):

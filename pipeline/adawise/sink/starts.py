@@ -17,10 +17,11 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
-from adawise.errors import AdawiseError, RetryableError
+from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import LAYOUT
@@ -35,6 +36,7 @@ _log = structlog.get_logger("worker")
 
 
 class _Stored(Document):
+    layout: Literal[1]
     until: Count
 
 
@@ -143,10 +145,7 @@ def open_marks(store: Store, tp: TopicPartition, low_water: int) -> int:
 
 def _until(store: Store, key: str) -> int | None:
     """Return the end of a mark; None if it is gone or cannot be read. It is only a hint, so the work goes on."""
-    data = store.get(key)
-    if data is None:
-        return None
-    try:
-        return read_document(_Stored, data).until
-    except ValueError:
-        return None
+    with suppress(ValueError, FatalError):
+        if (data := store.get(key)) is not None:
+            return read_document(_Stored, data).until
+    return None

@@ -19,6 +19,10 @@ _WITH_AN_END = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/", os.devnull)
 """Paths that a shell passes for `<(command)` or `|`, whose pipes have a writer; and the path of an empty file."""
 
 
+class NotRegular(OSError):
+    """What has this name is a pipe, a device, or a link that leads back to itself."""
+
+
 def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
     """Return the file's bytes.
 
@@ -49,10 +53,15 @@ def _regular_or_with_an_end(path: str, flags: int) -> int:
 
 
 def _regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK)  # to open a pipe without a writer would block
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK)  # to open a pipe without a writer would block
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise NotRegular(errno.ELOOP, "it is a link that leads back to itself", path) from error
+        raise
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
+        raise NotRegular(errno.EINVAL, "it is not a regular file", path)
     return descriptor

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_ROWS_A_BYTE = 64  # a row of ours takes a byte or so, since no two rows have the same offset and index
+_ROWS_A_BYTE = 64  # a row of ours takes more than a byte, since no two rows have the same offset and index
 
 
 def open_parquet(
@@ -24,15 +24,19 @@ def open_parquet(
         pyarrow.ArrowException: it is damaged, or states more rows than its row groups or a file of this size can
             have. Arrow would allocate memory for them before it reads the first one, until the process is killed.
     """
-    file = pq.ParquetFile(
-        source,
-        memory_map=memory_map,
-        page_checksum_verification=page_checksum_verification,
-        thrift_string_size_limit=thrift_string_size_limit,
-    )
+    try:
+        file = pq.ParquetFile(
+            source,
+            memory_map=memory_map,
+            page_checksum_verification=page_checksum_verification,
+            thrift_string_size_limit=thrift_string_size_limit,
+        )
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a name in its schema is no text: {error}") from error
     stated = file.metadata.num_rows
-    rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
-    if max(stated, rows) <= _ROWS_A_BYTE * size_bytes and stated == rows:
+    groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    rows = sum(groups)
+    if max(stated, rows) <= _ROWS_A_BYTE * size_bytes and stated == rows and min(groups, default=0) >= 0:
         return file
     file.close()
     raise pa.ArrowInvalid(f"its footer states {stated:,} rows, but its row groups {rows:,}, in {size_bytes:,} bytes")

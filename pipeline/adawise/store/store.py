@@ -24,11 +24,15 @@ from typing_extensions import override
 
 from adawise.errors import ChainError, SettingsError, StoreFull, StoreUnavailable
 from adawise.store.answers import AlreadyExists
-from adawise.store.files import open_regular
+from adawise.store.files import NotRegular, open_regular
 
 TEMPORARY = ".tmp-"
 """The prefix of the names of files that are being written."""
 
+_NOT_REGULAR = (
+    "{}: expected a regular file, but it is a pipe, a device or a link to itself; move it away, and restore the file "
+    "from a backup"
+)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # The operator has to act on these: waiting does not help.
 _LASTING = {
@@ -104,6 +108,8 @@ def translated(path: Path) -> Iterator[None]:
     """Translate errors of the operating system into ours, with the remedy."""
     try:
         yield
+    except NotRegular as error:  # as any file that is damaged: to wait does not help, and others may go on without it
+        raise ChainError(_NOT_REGULAR.format(error.filename)) from error
     except OSError as error:
         what = f"{path}: expected a folder that can be written and has hard links, but: {error.strerror or error}"
         if error.errno in _LASTING:
@@ -235,10 +241,7 @@ def check_regular(store: Store, keys: Iterable[str]) -> None:
         path = Path(str(store), key)
         with suppress(OSError):
             if not stat.S_ISREG(path.stat().st_mode):
-                raise ChainError(
-                    f"{path}: expected a regular file, but it is a pipe or a device; "
-                    "move it away, and restore the file from a backup"
-                )
+                raise ChainError(_NOT_REGULAR.format(path))
 
 
 def as_pattern(path: str) -> str:
@@ -384,10 +387,17 @@ class LocalStore:
 
     @contextmanager
     def _there(self, path: Path) -> Iterator[None]:
-        """Check before and after the block that the root is still there.
+        """Check before and after the block that the root is still there, and that the path does not leave it.
 
         Otherwise it is unknown where the block acted.
         """
+        for folder in path.relative_to(self._root).parents:
+            at = self._root / folder
+            if at.is_symlink() and not self._is_followed(at) and at != self._root:
+                raise ChainError(
+                    f"{at}: expected a folder, but it is a link, by which files outside {self._root} would be written "
+                    "and never found again; replace it by the folder (those of topics and partitions may be links)"
+                )
         with translated(path):
             self._check_root()
             yield
@@ -400,7 +410,7 @@ class LocalStore:
         try:
             with open_regular(self._root / DOCUMENT) as file:
                 found = file.read()
-        except (FileNotFoundError, PermissionError):  # the latter for a mount point that is closed to all users
+        except (FileNotFoundError, PermissionError, NotRegular):  # also a mount point that is closed to all users
             found = None
         if found != self._document:
             raise StoreUnavailable(

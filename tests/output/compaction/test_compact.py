@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
-from adawise.output.compaction.compact import FAILPOINTS, planned
+from adawise.output.compaction.compact import FAILPOINTS, choose_plan, claim_plan, planned
 from adawise.output.compaction.delete import FAILPOINTS as DELETE_POINTS
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.verify.root import verify
@@ -217,6 +217,33 @@ def test_of_two_compactions_at_once_one_makes_the_file_and_the_other_leaves_noth
     made = [compacted_names(store, dataset, TP) for dataset in (layout.PREDICTIONS, layout.TRACES)]
     assert made[0] == made[1]
     assert len([key for key in store.objects if "/plans/" in key]) == len(made[0])
+
+
+def test_a_compaction_that_listed_before_the_one_that_planned_lists_again() -> None:
+    class Late(DictStore):
+        """The last segments are committed while the first listing of the partition is under way."""
+
+        late: Sequence[str] = ()
+
+        def list(self, prefix: str) -> list[str]:
+            found = super().list(prefix)
+            if prefix.startswith(layout.PREDICTIONS):
+                found, self.late = [key for key in found if key not in self.late], ()
+            return found
+
+    store = Late()
+    Days(store).commit(8)
+    names = segment_names(store, TP)
+    plan = choose_plan(store, TP, names, LIMITS)
+    assert plan is not None
+    claim_plan(store, TP, plan)
+    inside = [name for name in names if name < plan.name.until]
+    before = content(store)
+    store.late = [layout.segment_key(TP, name) for name in names if name >= inside[-1]]
+    first, *_ = compacted(store)
+    assert (first.name, first.segments) == (plan.name, len(inside))
+    assert content(store) == before
+    assert faults(store) == []
 
 
 def test_readers_beside_workers_and_compactions_find_each_row_once_at_any_moment(

@@ -312,7 +312,7 @@ def test_every_kind_of_trouble_comes_with_what_to_do_about_it() -> None:
     damaged = yard.write(2, ago_s=5, batches=[("north", 1, 0.5)])
     yard.store.put(damaged, b"no Parquet")
     for n in range(4):
-        yard.store.put(layout.start_key(TP, str(n)), b'{"until": 99}')
+        yard.store.put(layout.start_key(TP, str(n)), b'{"layout": 1, "until": 99}')
     broker = broker_facts(30, 30, 1, 30, members=2)
     one = GroupMember("worker-0", "adawise", "10.0.0.1", [TP, TopicPartition("frames", 1)])
     broker = replace(

@@ -128,7 +128,7 @@ def test_marks_of_workers_that_still_say_something_are_counted() -> None:
     yard = Yard(store)
     yard.write(ago_s=5, batches=[("north", 4, 0.5)])
     for n, until in enumerate([3, 4, 9, 9, 9]):  # everything before offset 4 is in rows
-        store.objects[layout.start_key(TP, f"start-{n}")] = b'{"until": %d}' % until
+        store.objects[layout.start_key(TP, f"start-{n}")] = b'{"layout": 1, "until": %d}' % until
     assert RootReader(store).read(HOUR_AGO_S).chains[TP].starts == 3
 
 

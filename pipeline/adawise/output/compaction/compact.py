@@ -218,6 +218,8 @@ def compact(
             if chosen is None:
                 return
             plan = claim_plan(store, tp, chosen)
+            if plan.name.until not in partition.names:  # of another compaction, which listed the partition later
+                partition = _Partition.of(store, tp)
             failpoint("compact.planned")
             made = partition.make(store, plan.name, now(), failpoint)
         except ChainError:

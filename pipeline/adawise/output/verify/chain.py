@@ -285,9 +285,19 @@ def _holds(data: bytes, table: pa.Table) -> bool:
     except (pa.ArrowException, OSError):
         return False
     table = table.select([name for name in table.column_names if name not in {*schemas.LATER} - {*found.column_names}])
+    try:
+        found.validate(full=True)
+    except pa.ArrowException:
+        return False
     found = schemas.regret_or_null(found)
     return found.schema.equals(table.schema) and all(map(_same, found.columns, table.columns))
 
 
 def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    return one.equals(other) or repr(one.to_pylist()) == repr(other.to_pylist())
+    # Numbers as Python has them, for times may be outside what it can express.
+    if one.equals(other):
+        return True
+    try:
+        return repr(one.to_pylist()) == repr(other.to_pylist())
+    except (OverflowError, ValueError):  # a time that Python cannot express
+        return False
