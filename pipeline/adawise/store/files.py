@@ -20,7 +20,7 @@ _WITH_AN_END = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/", os.devnull)
 
 
 class NotRegular(OSError):
-    """What has this name is a pipe, a device, or a link that leads back to itself."""
+    """A pipe, a device or a link that leads back to itself was found where a regular file is expected."""
 
 
 def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
