@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from typing_extensions import override
 
 from adawise.pairs.shadow import ShadowRun
 from adawise.pairs.shadow_sums import sum_shadow
+from adawise.sink import layout
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy
+from tests.damage.hostile_parquet import nested_columns
 from tests.pairs.test_switching import MESSAGES, NEW, OLD, TargetPairs, run
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
@@ -84,6 +87,20 @@ def test_the_shadow_of_the_same_models_agrees_and_is_summed_over_the_root() -> N
     assert sums.agreement > 0.5  # it does not see every batch, and may stand at another alpha
     assert {name for name, _, _ in sums.streams} == {"north", "south", "east"}
     assert sum_shadow(bench.store, "new").batches == 0
+
+
+def test_traces_of_other_types_are_left_out_and_named(tmp_path: Path) -> None:
+    store = shadowed(Shadowed(SAME)).store
+    keys = store.list(layout.TRACES)
+    for key in keys:
+        (path := tmp_path / "traces.parquet").write_bytes(store.get(key) or b"")
+        nested_columns(path)
+        store.delete(key)
+        store.create(key, path.read_bytes())
+    found = sum_shadow(store, "same")
+    assert found.batches == 0
+    assert len(found.damaged) == len(keys)
+    assert all(key in text and "expected" in text for key, text in zip(reversed(keys), found.damaged, strict=True))
 
 
 def test_only_so_many_batches_of_a_partition_are_tried() -> None:

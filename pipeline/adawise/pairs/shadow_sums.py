@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from adawise.errors import ChainError
 from adawise.output.read.rows import arrow_errors
-from adawise.sink import layout
+from adawise.sink import layout, schemas
 from adawise.sink.walk import chains
 from adawise.store.parquet import open_parquet
 from adawise.store.store import Store
@@ -100,5 +100,9 @@ def _rows(store: Store, key: str, pair: str) -> pa.Table | None:
         opened = open_parquet(file, size_bytes)
         if not set(_COLUMNS) <= set(opened.schema_arrow.names):  # of an earlier version
             return None
+        for name in _COLUMNS:
+            found, expected = opened.schema_arrow.field(name).type, schemas.TRACES.field(name).type
+            if not found.equals(expected):
+                raise pa.ArrowInvalid(f"column {name} has {found}, expected {expected}")
         rows = opened.read(columns=_COLUMNS)
     return rows.filter(pc.equal(rows["shadow_pair"], pair))
