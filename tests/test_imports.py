@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker/passes": ("errors", ""),
     "pairs": ("errors records ports adapt store sink output/read worker", "structlog pydantic"),
     "pairs/operate": ("errors records console output/near sink store", ""),
-    "pairs/reports": ("records console text output/compaction/delete sink store", "pydantic"),
+    "pairs/reports": ("errors records console text output/compaction/delete sink store", "pydantic"),
     "pairs/shadow_sums": ("errors store sink output/read", "numpy pyarrow"),
     "pairs/show": ("console text sink", ""),
     # what is known of it, and who shows it

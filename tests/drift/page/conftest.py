@@ -42,7 +42,7 @@ def page_file(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop runs in this thread until it is closed
 def browser() -> Iterator[Browser]:
     with a_browser() as chromium:
         yield chromium

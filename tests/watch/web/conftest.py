@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from tests.page.browsing import a_browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop runs in this thread until it is closed
 def browser() -> Iterator[Browser]:
     with a_browser() as chromium:
         yield chromium

@@ -46,7 +46,7 @@ def page_file(result: Result, made: Provenance, tmp_path_factory: pytest.TempPat
     return write_page(tmp_path_factory.mktemp("page"), result, made)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop runs in this thread until it is closed
 def browser() -> Iterator[Browser]:
     with a_browser() as chromium:
         yield chromium
