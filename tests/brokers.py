@@ -11,6 +11,7 @@ that cannot do that.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from kafka import KafkaAdminClient
@@ -155,6 +157,28 @@ def apache_kafka() -> Iterator[Broker]:
     """Apache Kafka from Maven's jars."""
     with ApacheKafka() as kafka:
         yield broker_of(kafka)
+
+
+@contextlib.contextmanager
+def shared_kafka(folder: Path) -> Iterator[Broker]:
+    """The Apache Kafka of `folder`, which all processes of a run share: the first that needs it starts it.
+
+    It is left running; `stop_shared` stops it.
+    """
+    port = folder / "port"
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        number = int(port.read_text()) if port.exists() else free_ports(2)
+        kafka = ApacheKafka(folder=folder, port=number)
+        kafka.start()  # does nothing if it runs
+        port.write_text(str(number))
+    yield broker_of(kafka)
+
+
+def stop_shared(folder: Path) -> None:
+    """Stop the Apache Kafka of `folder`, if one was started."""
+    if (folder / "port").exists():
+        ApacheKafka(folder=folder).stop()
 
 
 def broker_of(kafka: ApacheKafka) -> Broker:

@@ -7,9 +7,11 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from tests import deadlines, tiers
 from tests.brokers import (
     CAPABILITIES,
     FORCE,
+    KINDS,
     ApacheKafka,
     Broker,
     MakeTopic,
@@ -40,6 +43,8 @@ from tests.brokers import (
     embedded,
     fresh_name,
     running,
+    shared_kafka,
+    stop_shared,
 )
 from tests.tiers import ROOT
 
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from tests.models import PairFolder
 
 _STARTED = pytest.StashKey[list[str]]()
+_SHARED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 _BROKERS = {"broker", "embedded_broker", "three_brokers", "secured_broker"}
 # Files of tests that share what takes long to start: a recorded street, torch's optimisers, the library that draws
 # pages, three brokers, a broker with logins.
@@ -124,6 +130,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send what was started to the controller of xdist."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["started"] = session.config.stash[_STARTED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give the processes of xdist one folder for the broker that they share."""
+    stash = node.config.stash
+    if _SHARED not in stash:
+        stash[_SHARED] = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
+    node.workerinput["broker_folder"] = stash[_SHARED].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the broker that the processes of xdist shared."""
+    if shared := config.stash.get(_SHARED, None):
+        with shared as folder:
+            stop_shared(Path(folder))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -269,7 +291,10 @@ def pair(pair_folder: PairFolder) -> CheckpointPair:
 def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     """The broker of this run: see tests/brokers.py for how it is chosen."""
     began = time.monotonic()
-    with running() as broker:
+    kinds = dict(KINDS)
+    if folder := getattr(pytestconfig, "workerinput", {}).get("broker_folder"):
+        kinds["kafka"] = partial(shared_kafka, Path(folder))
+    with running(kinds=kinds) as broker:
         pytestconfig.stash[_STARTED].append(f"{broker}, ready in {time.monotonic() - began:.1f} s")
         yield broker
 

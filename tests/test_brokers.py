@@ -5,10 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaTimeoutError
 
-from tests.brokers import CAPABILITIES, Broker, Start, Unavailable, fresh_name, order, running
+from tests.brokers import (
+    CAPABILITIES,
+    Broker,
+    Start,
+    Unavailable,
+    create_topic,
+    fresh_name,
+    order,
+    running,
+    shared_kafka,
+    stop_shared,
+)
 
 
 def offers(kind: str) -> Start:
@@ -76,3 +90,19 @@ def test_a_fresh_name_is_one_that_kafka_allows() -> None:
     assert first != second
     assert first.startswith("a-b--x")
     assert len(first) < 200
+
+
+@pytest.mark.check("brokers")
+def test_processes_of_a_run_share_one_kafka_that_the_first_starts(tmp_path: Path) -> None:
+    with shared_kafka(tmp_path) as first:
+        create_topic(first, "made-by-the-first")
+    with shared_kafka(tmp_path) as second, KafkaAdminClient(bootstrap_servers=second.bootstrap_servers) as admin:
+        assert "made-by-the-first" in admin.list_topics()
+    stop_shared(tmp_path)
+    with pytest.raises(KafkaTimeoutError):
+        KafkaAdminClient(bootstrap_servers=first.bootstrap_servers, bootstrap_timeout_ms=1)
+
+
+def test_a_kafka_that_no_process_needed_is_not_started_to_be_stopped(tmp_path: Path) -> None:
+    stop_shared(tmp_path)
+    assert [*tmp_path.iterdir()] == []

@@ -44,8 +44,9 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """What `adawise completion SHELL` prints, as files."""
     folder = tmp_path_factory.mktemp("completion")
     files = {shell: folder / f"adawise.{shell}" for shell in ("bash", "zsh", "fish")}
+    parser = program_parser()
     for shell, path in files.items():
-        path.write_text(shtab.complete(program_parser(), shell=shell))
+        path.write_text(shtab.complete(parser, shell=shell))
     return files
 
 

@@ -37,6 +37,7 @@ def command(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return without("from adawise.__main__ import main; sys.exit(main(sys.argv[1:]))", folder, *line.split())
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.slow
 def test_every_module_can_be_imported(tmp_path: Path) -> None:
     program = """
@@ -67,6 +68,7 @@ def test_a_command_works(line: str, tmp_path: Path) -> None:
     assert done.stdout
 
 
+@pytest.mark.check("brokers")
 def test_the_doctor_checks_all_that_it_checks_elsewhere(tmp_path: Path) -> None:
     done = command("doctor --sink.root output --kafka.bootstrap-servers 127.0.0.1:1 --json", tmp_path)
     statuses = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}

@@ -161,6 +161,7 @@ def test_with_keep_the_broker_answers_until_ctrl_c(ran: Ran) -> None:
     assert not ran.answers_still
 
 
+@pytest.mark.check("brokers")
 def test_a_broker_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
     with running("--scenes", "controls", "--images", "100000", "--output", str(tmp_path / "demo")) as process:
         output = _until_it_classifies(process)

@@ -98,18 +98,21 @@ def test_fine_tuning_gains_on_clear_days_and_loses_at_night_and_in_fog() -> None
     assert gain["fog"] < -0.02
 
 
+@pytest.mark.check("models")
 def test_entropy_chooses_better_than_either_end_and_than_the_middle() -> None:
     chosen = choices(measured())
     mean = {way: served(measured(), indices) for way, indices in chosen.items()}
     assert mean["`entropy`"] > max(mean["zero-shot"], mean["fine-tuned"], mean["fixed .5"])
 
 
+@pytest.mark.check("models")
 def test_the_best_alpha_differs_by_condition() -> None:
     best = {c: ALPHAS[int(measured().accuracy(c).argmax())] for c in measured().logits}
     assert best["clear"] >= 0.5
     assert min(best.values()) <= 0.3
 
 
+@pytest.mark.check("models")
 def test_the_ways_to_choose_alpha_are_compared_in_one_table() -> None:
     chosen = choices(measured())
     assert all(0 <= index < len(ALPHAS) for way in chosen.values() for index in way.values())

@@ -26,13 +26,27 @@ class Unavailable(Exception):
 class ApacheKafka:
     """Apache Kafka by deploy/kafka for as long as the `with` block lasts; `start` brings killed brokers back.
 
-    `port` is the first of two a broker, None: any that are free. `java` are more words for the virtual machine.
+    Args:
+        brokers: one or three.
+        settings: further settings of each broker.
+        port: the first of two a broker; None: any that are free.
+        java: more words for the virtual machine.
+        folder: where data, settings and logs are kept; None: a folder of its own, deleted at the end of the block.
     """
 
     def __init__(
-        self, brokers: int = 1, settings: Mapping[str, str] | None = None, *, port: int | None = None, java: str = ""
+        self,
+        brokers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        *,
+        port: int | None = None,
+        java: str = "",
+        folder: Path | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="adawise-kafka-")
+        self._owned = contextlib.ExitStack()
+        if folder is None:
+            folder = Path(self._owned.enter_context(tempfile.TemporaryDirectory(prefix="adawise-kafka-")))
+        self._folder = folder
         self._port = port or free_ports(2 * brokers)
         self._environment = {"KAFKA_HEAP_OPTS": f"-Xms128m -Xmx256m {java}"} if java else {}
         self._brokers = brokers
@@ -45,7 +59,7 @@ class ApacheKafka:
 
     def pid(self, broker: int) -> int:
         """The process of broker 1, 2 or 3."""
-        return int((Path(self._folder.name) / f"node-{broker}" / "broker.pid").read_text())
+        return int((self._folder / f"node-{broker}" / "broker.pid").read_text())
 
     @property
     def count(self) -> int:
@@ -62,7 +76,7 @@ class ApacheKafka:
 
     def revive(self) -> Callable[[], bool]:
         """Begin to start what was killed. What it returns is to be asked: True when every broker answers."""
-        call = [sys.executable, str(KAFKA), "start", "--dir", self._folder.name, *self._start]
+        call = [sys.executable, str(KAFKA), "start", "--dir", str(self._folder), *self._start]
         process = subprocess.Popen(call, stdout=subprocess.DEVNULL, env=os.environ | self._environment)
 
         def is_done() -> bool:
@@ -82,7 +96,7 @@ class ApacheKafka:
         try:
             self.start()
         except BaseException:
-            self._folder.cleanup()
+            self._owned.close()
             raise
         return self
 
@@ -92,10 +106,10 @@ class ApacheKafka:
         try:
             self.stop()
         finally:
-            self._folder.cleanup()
+            self._owned.close()
 
     def _call(self, command: str, *arguments: str) -> None:
-        call = [sys.executable, str(KAFKA), command, "--dir", self._folder.name, *arguments]
+        call = [sys.executable, str(KAFKA), command, "--dir", str(self._folder), *arguments]
         done = subprocess.run(
             call, capture_output=True, text=True, timeout=scaled(280.0), env=os.environ | self._environment
         )

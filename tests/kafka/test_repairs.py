@@ -185,6 +185,7 @@ def test_what_was_fetched_of_a_paused_partition_is_delivered_once_it_is_resumed(
     assert delivered_of_a_partition_that_was_paused(broker, topic(2), DEADLINE_S)
 
 
+@pytest.mark.check("brokers")
 def test_without_the_repair_it_never_is(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repairs, "_fetch_records_with_an_empty_hand", repairs._fetch_records)
     assert not delivered_of_a_partition_that_was_paused(broker, topic(2), 3.0)
@@ -212,6 +213,7 @@ def test_an_answer_to_a_join_that_came_between_two_polls_is_taken(broker: Broker
     assert answered_between_polls(broker, topic()) == 1
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.needs("first_generation")
 def test_without_the_repair_it_is_forgotten(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repairs, "_join_and_sync_once", repairs._join_and_sync)
@@ -248,6 +250,7 @@ def test_a_leader_takes_the_partitions_that_were_added_though_the_answer_came_be
     assert assigned_of_partitions_that_were_added(broker, topic(1))
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.needs("create_partitions")
 def test_without_the_repair_it_never_does(broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repairs, "_needs_to_join_until_joined", repairs._needs_to_join)
@@ -303,6 +306,7 @@ def test_a_member_that_was_expelled_claims_nothing_of_what_it_had(broker: Broker
     assert owned_once_a_member_was_expelled(broker, topic(4), DEADLINE_S) == [0, 1, 2, 3]
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.needs("first_generation")
 def test_without_the_repair_partitions_are_nobodys(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
@@ -339,6 +343,7 @@ def test_a_member_that_is_joining_leaves_without_waiting_for_the_others(broker: 
     assert not left_behind_by_one_that_was_joining(broker, topic(2))
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.needs("first_generation")
 def test_without_the_repair_it_is_left_behind(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch

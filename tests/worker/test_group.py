@@ -22,7 +22,7 @@ def test_a_worker_that_joins_and_leaves_in_the_middle_of_the_stream_costs_no_ima
     settings = settings_for(live, pair, root, group, batch=NEVER_BY_CLOCK, sink=LONG_SEGMENTS, kafka=PATIENT)
     first_plan, second_plan = (Plan(settings, root.with_suffix(f".{name}.log")) for name in ("first", "second"))
     with WorkerProcess(first_plan) as first:
-        with Live(live, cameras=8, partitions=4, every_s=0.01):
+        with Live(live, cameras=8, partitions=4, every_s=0.03):
             first.wait_for("committed")
             with WorkerProcess(second_plan) as second:
                 wait_until(lambda: len(second.committed) >= 2, first, second)

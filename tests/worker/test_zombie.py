@@ -76,6 +76,7 @@ def test_a_zombie_that_wins_the_race_is_adopted_by_its_heir(filled: Topic, pair:
     assert output.faults(filled, peace) == []
 
 
+@pytest.mark.check("kills")
 def test_the_same_check_fails_if_the_zombies_store_overwrites(filled: Topic, pair: PairFolder, root: Path) -> None:
     group, output = fresh_name("zombie"), Output(root)
     plan = zombie_plan(filled, pair, root, group, overwrites=True)

@@ -238,6 +238,7 @@ def test_too_many_blocks_are_refused_before_weights_and_images_are_read(
     assert "finetune.blocks is 3, but the image tower has 3 blocks" in message(capsys)
 
 
+@pytest.mark.check("lab")
 def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_them(
     folder: Path, capsys: Captured
 ) -> None:
@@ -313,7 +314,7 @@ def test_one_countdown_covers_training_rehearsal_card_and_verdict(
     assert bar.stages == ["training", "rehearsal", "new classes", "card", "verdict"]
 
 
-@pytest.mark.parametrize("blocks", [None, 1])
+@pytest.mark.parametrize("blocks", [None, pytest.param(1, marks=pytest.mark.check("lab"))])
 def test_each_stage_takes_the_passes_that_were_expected_of_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, blocks: int | None
 ) -> None:

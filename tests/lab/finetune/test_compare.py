@@ -83,6 +83,7 @@ def test_each_number_of_blocks_is_trained_as_the_command_trains_it_and_one_is_ch
         assert (folder / "alone" / name).read_bytes() == (folder / "out" / "blocks-2" / name).read_bytes(), name
 
 
+@pytest.mark.check("lab")
 def test_runs_that_did_not_keep_what_each_image_was_served_are_compared_without_intervals(
     folder: Path, capsys: Captured
 ) -> None:
@@ -96,6 +97,7 @@ def test_runs_that_did_not_keep_what_each_image_was_served_are_compared_without_
     assert all(run["served"] is not None for run in found["runs"])
 
 
+@pytest.mark.check("lab")
 def test_a_comparison_that_was_stopped_goes_on_with_the_run_that_was_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
