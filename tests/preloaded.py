@@ -15,7 +15,7 @@ import pyarrow.parquet
 import torch  # noqa: F401
 
 import adawise.app.recording
-import adawise.app.run
+import adawise.app.worker
 import adawise.output.verify.show
 import adawise.replay.replay
 import adawise.watch.status.reader  # noqa: F401

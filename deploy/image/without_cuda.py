@@ -18,7 +18,7 @@ from pathlib import Path
 WORK = """
 import site, sys
 import torch, torchvision, open_clip, botorch, gpytorch
-from adawise.app import run
+from adawise.app import worker
 image = torch.rand(2, 3, 32, 32, requires_grad=True)
 torch.nn.Conv2d(3, 8, 3)(image).float().softmax(1).sum().backward()
 torch.linalg.eigh(torch.eye(4, dtype=torch.double))

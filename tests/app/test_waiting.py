@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from adawise.app import run
 from adawise.app import worker as build
 from adawise.app.waiting import again_and_again, await_store, patiently
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
@@ -115,7 +114,7 @@ def test_a_url_without_what_it_needs_is_told_before_the_model_loads(
     with pytest.raises(
         SettingsError, match=r"s3://bucket/prefix needs the package obstore.*pip install 'adawise\[s3\]'"
     ):
-        run.run_worker(Settings.model_validate(roots))
+        build.run_worker(Settings.model_validate(roots))
 
 
 def test_what_an_attempt_gives_is_given_back_and_what_no_waiting_mends_is_raised() -> None:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from kafka import KafkaConsumer
 
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.worker.events import Event, SegmentCommitted
 from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
 from tests.cameras.serving import Answer, HttpRequest, h264, http, jpeg, rtsp

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adawise.__main__ import main
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.worker.events import Event, RetryScheduled, SegmentCommitted
 from tests.brokers import Broker, broker_of, create_topic, fresh_name
 from tests.hostile import picture

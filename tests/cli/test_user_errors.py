@@ -135,7 +135,7 @@ def test_a_mistyped_topic_and_a_root_of_another_group_are_told_before_the_model_
     def loads(*_: object, **__: object) -> None:
         raise AssertionError("nothing is loaded")
 
-    monkeypatch.setattr("adawise.app.run.run_worker", loads)
+    monkeypatch.setattr("adawise.app.worker.run_worker", loads)
     name = topic()
     at = ("--kafka.bootstrap-servers", broker.bootstrap_servers, "--sink.root", "live")
     assert adawise(folder, "run", *at, "--kafka.topic", f"{name}s") == 1

@@ -24,7 +24,7 @@ from typing import Any, Literal, NoReturn, Self
 import psutil
 
 from adawise import logs
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink import claims

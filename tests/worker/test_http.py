@@ -146,7 +146,7 @@ def test_a_broker_that_goes_away_makes_a_worker_neither_dead_nor_unready(pair: P
 def test_a_port_that_is_taken_ends_a_worker_at_once_with_the_remedy(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
 ) -> None:
-    from adawise.app.run import run_worker
+    from adawise.app.worker import run_worker
     from adawise.errors import SettingsError
 
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:

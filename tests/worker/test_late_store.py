@@ -13,7 +13,7 @@ import pytest
 import stamina
 from kafka import KafkaAdminClient
 
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.output.verify.root import verify
 from adawise.settings import Settings
 from adawise.worker.events import Event, PartitionRecovered, RetryScheduled, SegmentCommitted

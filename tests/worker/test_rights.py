@@ -17,7 +17,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from adawise.__main__ import main
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.worker.events import Event, RetryScheduled, SegmentCommitted
 from tests.brokers import ApacheKafka, Broker, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from adawise.__main__ import main
-from adawise.app.run import run_worker
+from adawise.app.worker import run_worker
 from adawise.recording import format as layout
 from adawise.records import Message, TopicPartition
 from adawise.sink import claims

@@ -30,7 +30,7 @@ from typing import Any, Literal, NoReturn
 import psutil
 
 from adawise.__main__ import main
-from adawise.app import run
+from adawise.app import worker
 from adawise.cli import command_of
 from adawise.errors import BrokerUnavailable, StoreUnavailable, TopicUnavailable
 from adawise.records import TopicPartition
@@ -48,7 +48,7 @@ created is created once more by a client that missed the answer, which then find
 for _name in ("record", "replay", "compact", "retain", "repair", "dlq list", "verify", "pair list"):
     command_of(_name)
 for _name in (
-    *("app.dead_letters", "app.pairs", "app.recording", "app.run", "output.compaction.compact"),
+    *("app.dead_letters", "app.pairs", "app.recording", "app.worker", "output.compaction.compact"),
     *("output.compaction.retain", "output.verify.repair", "output.verify.show", "pairs.operate", "pairs.show"),
     "replay.replay",
 ):
@@ -107,7 +107,7 @@ def play(role: Role, link: Connection) -> NoReturn:
             link.send(Event("at", point))
             os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
 
-    run.run_worker = partial(run.run_worker, failpoint=failpoint, observer=LoggingObserver(link))
+    worker.run_worker = partial(worker.run_worker, failpoint=failpoint, observer=LoggingObserver(link))
     sys.exit(main(["run"]))
 
 

@@ -1,4 +1,4 @@
-"""Settings -> the worker: on the topic with all that belongs to it, or on any other source."""
+"""Settings -> the worker: on the topic with all that belongs to it, or on any other source; and its life on the topic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import structlog
 
 from adawise.app.alerts import alert_rules
 from adawise.app.decoder import open_decoder
-from adawise.app.http import WorkerPort
+from adawise.app.http import WorkerPort, worker_port
 from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
@@ -25,6 +25,7 @@ from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
 from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
 from adawise.app.recording import worker_recorder
+from adawise.app.signals import stop_signals
 from adawise.app.telemetry import spans
 from adawise.app.waiting import answered, await_store
 from adawise.decode.child import IsolatedDecoder
@@ -50,6 +51,7 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
 from adawise.worker.housekeeping import Housekeeping
 from adawise.worker.loop import LogPolicy, Worker
+from adawise.worker.observer import LogObserver
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy
 
@@ -368,3 +370,30 @@ def housekeeping(settings: Settings, *, failpoint: Failpoint = lambda _: None) -
         return files
 
     return Housekeeping(tidy)
+
+
+_AWAITED = (
+    "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
+    "of partitions waits in reserve"
+)
+
+
+def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, observer: Observer | None = None) -> int:
+    """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0.
+
+    While a broker or a store does not answer, at the start or later, the worker waits for it.
+    """
+    with stop_signals() as should_stop, worker_port(settings) as port:
+        log = structlog.get_logger("worker")
+        try:
+            with should_stop.interrupts():
+                # The pair that is returned too is not kept, so that its memory is freed once another one serves.
+                worker = start_worker(settings, port, observer or LogObserver(), should_stop, failpoint=failpoint)[0]
+        except KeyboardInterrupt:
+            log.info("worker_stopped", note="it was asked to stop before its first step; nothing was read")
+            return 0
+        log.info("worker_started", topic=settings.kafka.topic, group=settings.kafka.group, root=settings.sink.root)
+        log.info("partitions_awaited", note=_AWAITED.format(settings.kafka.session_timeout_ms / 1000))
+        worker.run()
+        log.info("worker_stopped")
+    return 0

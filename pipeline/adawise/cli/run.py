@@ -39,7 +39,7 @@ class RunCommand(Command):
         structlog.get_logger("worker").info("start_requested", note="loading libraries first takes some seconds")
 
         _check_places(self.settings)
-        from adawise.app.run import run_worker
+        from adawise.app.worker import run_worker
 
         return run_worker(self.settings)
 
