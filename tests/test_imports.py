@@ -162,7 +162,7 @@ MAY_SEE_SETTINGS = {
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/verify/findings"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
-    *("bench/figures", "bench/verdict"),
+    "bench/verdict",
     *("worker/gathering", "worker/segment", "worker/turns"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/alert"),

@@ -23,7 +23,7 @@ from adawise.adapt.strategies import strategy
 from adawise.app.model import load_model
 from adawise.app.search import exploration
 from adawise.bench import measure as measuring
-from adawise.bench import show
+from adawise.bench import figures
 from adawise.bench import worker as passes
 from adawise.bench.figures import BenchReport, Spread
 from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop, head
@@ -249,7 +249,7 @@ def test_idle_moments_of_a_pass_encode_no_heads() -> None:
     ],
 )
 def test_images_a_second_have_no_exponent(rates: tuple[float, float, float], text: str) -> None:
-    assert show._text(Spread(*rates, turns=3)) == text
+    assert figures._text(Spread(*rates, turns=3)) == text
 
 
 def test_a_pass_has_full_batches_of_each_camera_and_at_least_one() -> None:

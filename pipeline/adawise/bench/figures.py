@@ -1,4 +1,4 @@
-"""The figures of the bench over its turns, and the document that `--json` prints. Pure.
+"""The figures of the bench over its turns, as the document that `--json` prints, and as tables on the terminal.
 
 Figures are images a second (those of `PARTS`), milliseconds an image (`..._ms`), or a count an image.
 """
@@ -10,10 +10,21 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from rich.table import Table
+
 from adawise.bench.verdict import ImageCost, Verdict, verdict
+from adawise.console import paper
+from adawise.text import NOTHING, counted
 
 PARTS = ("forward", "worker", "plain", "naive")
-STAGES = ("decoding", "writing", "search", "host", "processor")
+STAGES = {
+    "decoding": "a decode thread; its limit: Pillow's pixels alone",
+    "writing": "commits; their limit: one Parquet file and one fsync",
+    "search": "choosing alpha, within the worker's thread",
+    "host": "the worker's thread beside forwards",
+    "processor": "all threads together",
+}
+"""Name -> what it is."""
 LIMITS = ("decoding", "writing")
 """The stages whose library alone is measured, too."""
 
@@ -107,3 +118,50 @@ class BenchReport:
             "limit_ms_per_image": {name: table(self.spread(f"{name}_limit_ms")) for name in LIMITS},
             "verdict": asdict(self.verdict),
         }
+
+
+def print_report(report: BenchReport) -> None:
+    """Print the machine, images a second, milliseconds an image by stage, and the verdict."""
+    machine, console = report.machine, paper()
+    console.soft_wrap = True
+    own = f"{machine['forward_precision']}, {machine['forward_rows']} images"
+    parts = {
+        "forward": f"open_clip's image tower alone, {own}",
+        "worker": f"broker to durable Parquet, {machine['precision']}",
+        "plain": f"Pillow and open_clip, zero-shot, {machine['forward_precision']}",
+        "naive": f"left out: {why}" if (why := machine["naive_left_out"]) else "each batch from scratch, fp32",
+    }
+    rates = _table("part", "images/s", "worker/part", "what")
+    for name in PARTS:
+        ratio = "" if name == "worker" else _text(report.ratios[name], ".2f")
+        rates.add_row(name, _text(report.spread(name)), ratio, parts[name])
+    stages = _table("stage", "ms an image", "limit", "what")
+    for name, what in STAGES.items():
+        limit = _text(report.spread(f"{name}_limit_ms"), ".2f")
+        stages.add_row(name, _text(report.spread(f"{name}_ms"), ".2f"), limit, what)
+    console.print(
+        f"{machine['processor']}, {counted(machine['cores'], 'core')}, {machine['device']}, torch {machine['torch']}; "
+        f"load {machine['load']:.1f}; {counted(len(report.turns), 'turn')} in {report.seconds:.0f} s\n"
+        f"theta_0 {machine['theta_0']}, theta_1 {machine['theta_1']}\n"
+        f"FE {_text(report.spread('forward_equivalents'), '.2f')}; {machine['shared_layers']}\n"
+    )
+    for table in (rates, stages):
+        console.print(table)
+        console.print()
+    console.print(report.verdict.text)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="right" if number in {1, 2} else "left")
+    return table
+
+
+def _text(spread: Spread | None, form: str = "") -> str:
+    """Return the text of a spread, with four significant digits unless `form` says otherwise."""
+    if spread is None:
+        return NOTHING
+    # Without a form of its own, 12,345 would be written as 1.234e+04.
+    form = form or (",.0f" if spread.high >= 1_000 else ".4g")
+    return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"

@@ -72,8 +72,8 @@ def _measure(settings: Settings, seconds: float, as_json: bool) -> int:
     from adawise.app.signals import stop_signals
 
     with stop_signals() as stop, stop.interrupts():
+        from adawise.bench.figures import print_report
         from adawise.bench.measure import measure
-        from adawise.bench.show import print_report
         from adawise.console import print_json, progress
 
         with progress("measured", None, "turns") as shown:
