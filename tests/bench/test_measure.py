@@ -22,13 +22,13 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.model import load_model
 from adawise.app.search import exploration
-from adawise.bench import measure as measuring
 from adawise.bench import figures
+from adawise.bench import measure as measuring
 from adawise.bench import worker as passes
 from adawise.bench.figures import BenchReport, Spread
 from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop, head
 from adawise.bench.measure import in_turns, measure, pass_batches
-from adawise.bench.pictures import jpegs
+from adawise.bench.worker import jpegs
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import OpenClipModel, load_open_clip

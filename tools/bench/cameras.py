@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from structlog.testing import capture_logs
 
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import Tally
+from adawise.bench.worker import Tally, jpegs
 from adawise.records import Message
 from adawise.settings import Settings
 from tools.bench.host import CHUNK_ROWS, PREPROCESS, MemorySource, decoder, free_worker, one_thread

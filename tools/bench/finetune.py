@@ -22,7 +22,7 @@ from typing import Any
 import open_clip
 import torch
 
-from adawise.bench.pictures import jpegs
+from adawise.bench.worker import jpegs
 from tests.brokers import running
 from tools.bench.start import filled, start
 from tools.bench.worker import CLASSES, write_pair

@@ -30,7 +30,7 @@ from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.app.model import chunk_rows_of
 from adawise.app.worker import decode_threads
-from adawise.bench.pictures import jpegs
+from adawise.bench.worker import jpegs
 from adawise.clip.classifier import PairClassifier, _features, _prepared
 from adawise.clip.device import Forward
 from adawise.clip.layers import multiply_patches, pack_attention

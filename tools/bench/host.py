@@ -37,8 +37,7 @@ from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
 from adawise.app.worker import decode_threads
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import Tally
+from adawise.bench.worker import Tally, jpegs
 from adawise.clip.device import chunks, fill
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess

@@ -34,8 +34,7 @@ import torch
 from adawise.app.http import worker_port
 from adawise.app.model import load_model
 from adawise.app.worker import WorkerParts, make_worker
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import Tally
+from adawise.bench.worker import Tally, jpegs
 from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from adawise.app.model import load_model
-from adawise.bench.pictures import jpegs
+from adawise.bench.worker import jpegs
 from adawise.decode import resize
 from adawise.decode.codec import open_image, rgb
 from adawise.decode.preprocess import Preprocess

@@ -37,8 +37,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise import demo
 from adawise.app.model import load_model
 from adawise.app.worker import WorkerParts, make_worker
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import Tally
+from adawise.bench.worker import Tally, jpegs
 from adawise.publish.outbox import producer_of
 from adawise.records import Message
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings

@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import send_images
+from adawise.bench.worker import jpegs, send_images
 from adawise.produce.sender import ensure_topic
 from adawise.settings import KafkaSettings
 

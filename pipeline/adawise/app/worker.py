@@ -1,4 +1,4 @@
-"""Settings -> the worker: on the topic with all that belongs to it, or on any other source; and its life on the topic."""
+"""Settings -> the worker: on the topic, with all that belongs to it and its whole life, or on any other source."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ from adawise.app.search import exploration
 from adawise.app.worker import decode_threads
 from adawise.bench.figures import BenchReport
 from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop
-from adawise.bench.pictures import jpegs
-from adawise.bench.worker import WorkerBench, broker_settings
+from adawise.bench.worker import WorkerBench, broker_settings, jpegs
 from adawise.clip.load import OpenClipModel, load_open_clip
 from adawise.clip.numerics import processor
 from adawise.settings import Settings

@@ -1,4 +1,4 @@
-"""Passes of a worker: a broker in memory, images that wait in its topic, and durable Parquet in a temporary folder."""
+"""Passes of a worker: a broker in memory, drawn images in its topic, and durable Parquet in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
@@ -289,3 +290,20 @@ def _ms(clock: Callable[[], float], work: Callable[[], object]) -> float:
 
 def _clocks() -> Clocks:
     return time.perf_counter(), time.process_time(), time.thread_time()
+
+
+_CELL = 40  # px of a patch of one colour, before it is smoothed
+
+
+def jpegs(width: int = 640, height: int = 480, count: int = 40) -> list[bytes]:
+    """Return smooth random images with some noise, about 64 KB each at 640 x 480."""
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (height // _CELL, width // _CELL, 3), dtype=np.uint8))
+        smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = (smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noisy).save(buffer, "JPEG", quality=85)
+        values.append(buffer.getvalue())
+    return values
