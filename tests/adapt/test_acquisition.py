@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.adapt.acquisition import expected_improvement, knowledge_gradient
-from adawise.adapt.surrogate import Belief, Surrogate
+from adawise.adapt.surrogate import Belief, Surrogate, expected_improvement, knowledge_gradient
 
 GRID = tuple(j / 10 for j in range(11))
 SURROGATE = Surrogate(GRID, lengthscale=0.4, signal_sd=0.17, offset_sd=0.22, persistence=0.9)

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adawise.adapt.acquisition import knowledge_gradient
 from adawise.adapt.change import Hypotheses
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.objective import Values
 from adawise.adapt.search import BatchTrials, Trial
-from adawise.adapt.surrogate import Surrogate
+from adawise.adapt.surrogate import Surrogate, knowledge_gradient
 from adawise.records import Rows
 
 Probing = Generator[list[Trial], list[Tensor], None]

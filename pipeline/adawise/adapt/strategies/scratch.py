@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from adawise.adapt.acquisition import expected_improvement
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
-from adawise.adapt.surrogate import Belief, Surrogate
+from adawise.adapt.surrogate import Belief, Surrogate, expected_improvement
 
 _MIN_GAIN = 1e-3  # nats: a lower expected improvement is not worth a forward
 
