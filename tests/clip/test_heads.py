@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from adawise.adapt.names import GRID
 from adawise.clip.classifier import PairClassifier
+from adawise.clip.device import numerics
 from adawise.clip.heads import HeadCache, encoded, heads_path, read_heads
 from adawise.clip.load import CheckpointPair
-from adawise.clip.numerics import numerics
 from adawise.clip.prompts import Prompts
 from adawise.errors import CardError
 from tests.models import CLASSES, classifier, load, random_images, write_pair

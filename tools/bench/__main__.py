@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from adawise.clip.numerics import processor
+from adawise.clip.device import processor
 from tools.bench import (
     cameras,
     card_page,

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from adawise.app.model import number_format, open_device
-from adawise.clip.device import Device
-from adawise.clip.numerics import processor
+from adawise.clip.device import Device, processor
 from adawise.settings import ModelSettings
 
 _CASE_BLOCKS = (3, 15)  # the least and the most of a figure's repeats

@@ -28,8 +28,8 @@ from adawise.app.worker import decode_threads
 from adawise.bench.figures import BenchReport
 from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop
 from adawise.bench.worker import WorkerBench, broker_settings, jpegs
+from adawise.clip.device import processor
 from adawise.clip.load import OpenClipModel, load_open_clip
-from adawise.clip.numerics import processor
 from adawise.settings import Settings
 from adawise.text import as_size
 

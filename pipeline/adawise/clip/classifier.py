@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.clip.bank import Bank, MergedCopy
-from adawise.clip.device import Device, Forward, chunks
+from adawise.clip.device import Device, Forward, chunks, numerics
 from adawise.clip.heads import HeadCache
 from adawise.clip.load import CheckpointPair
-from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
 from adawise.clip.skeleton import Skeleton, without_tensors
 from adawise.clip.trunk import Trunk, memory_order

@@ -1,19 +1,25 @@
 """The port between the classifier and a device: the few operations that differ between a CPU and a GPU.
 
 The rest of `clip` is plain torch on tensors that know their device. The implementation for CUDA is `clip/cuda.py`.
+`numerics` describes what decides the bits of a matrix product on a CPU.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from adawise.clip.numerics import vendor
+# Environment variables that choose kernels, by prefix.
+_SETS_KERNELS = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_", "ONEDNN_", "TORCH_")
 
 Forward = Callable[[Tensor], Tensor]
 """A forward on the device: uint8 images `[rows, 3, S, S]`, or activations `[rows, ...]` behind a trunk, to a tensor.
@@ -160,3 +166,46 @@ def tokens_of(tower: nn.Module) -> int:
     """Return the tokens of an image in the tower: patches and class token of a ViT; 196 if the tower does not say."""
     embedding = getattr(tower, "positional_embedding", None)
     return int(embedding.shape[0]) if isinstance(embedding, Tensor) and embedding.ndim == 2 else 196
+
+
+def numerics() -> str:
+    """Return text that, if equal in two processes on CPUs, makes equal products equal bit by bit.
+
+    It contains the number of threads: how many share a product may decide where its sums are split.
+    """
+    chosen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETS_KERNELS)}
+    model, flags = processor()
+    parts = {
+        "torch": torch.__version__,
+        "open_clip": version("open_clip_torch"),
+        "build": torch.__config__.show(),
+        "processor": f"{platform.machine()} {model} {' '.join(sorted(flags))}",
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "environment": chosen,
+    }
+    return "\n".join(f"{name}: {value}" for name, value in parts.items())
+
+
+def processor() -> tuple[str, set[str]]:
+    """Return name and flags of the CPU, as far as the system reports them."""
+    facts = _facts()
+    return facts.get("model name", platform.processor()), set(facts.get("flags", "").split())
+
+
+def vendor() -> str:
+    """Return the vendor of the CPU, such as "GenuineIntel" or "AuthenticAMD"; "" where the system does not report it.
+
+    Only Linux on x86 does.
+    """
+    return _facts().get("vendor_id", "")
+
+
+def _facts() -> dict[str, str]:
+    """Return what the system reports of its last CPU, by name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
