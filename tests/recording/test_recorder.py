@@ -14,7 +14,7 @@ from adawise.errors import BrokerUnavailable, Lost, SourceError
 from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Buffer, merged
-from adawise.recording.manifest import MANIFEST
+from adawise.recording.format import MANIFEST
 from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, Runs
 from adawise.recording.run import Bounds, record
 from adawise.recording.source import RecordingSource

@@ -18,7 +18,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Buffer, Draft
 from adawise.recording.files import listing_of, partitions_of
-from adawise.recording.manifest import Retention
+from adawise.recording.format import Retention
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.recording.retention import EVERY_S, RecordingRetention, Tidied, tidying
 from adawise.recording.source import RecordingSource

@@ -15,7 +15,7 @@ import pytest
 from adawise.errors import SourceError
 from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
-from adawise.recording.manifest import MANIFEST
+from adawise.recording.format import MANIFEST
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.recording.source import Order, RecordingSource
 from adawise.records import Message, TopicPartition

@@ -8,7 +8,7 @@ import pytest
 
 from adawise.errors import ChainError
 from adawise.output.compaction import compact
-from adawise.recording.manifest import decode_manifest
+from adawise.recording.format import decode_manifest
 from adawise.replay.claim import claimed
 from adawise.sink import claims, layout, owner, precision, served_by
 from adawise.sink.layout import SegmentName

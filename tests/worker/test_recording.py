@@ -12,7 +12,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording.buffer import FilePolicy
 from adawise.recording.files import listing_of
 from adawise.recording.folder import RecordingFolder
-from adawise.recording.manifest import Retention
+from adawise.recording.format import Retention
 from adawise.recording.recorder import Recorder
 from adawise.recording.source import RecordingSource
 from adawise.recording.write_ahead import WorkerRecorder

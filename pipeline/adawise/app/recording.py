@@ -21,7 +21,7 @@ from adawise.output.near import did_you_mean
 from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import FilePolicy
 from adawise.recording.folder import RecordingFolder
-from adawise.recording.manifest import Retention
+from adawise.recording.format import Retention
 from adawise.recording.recorder import Recorder, RecordingProgress, Runs
 from adawise.recording.retention import RecordingRetention, Tidied, tidying
 from adawise.recording.run import Bounds, Pace, record

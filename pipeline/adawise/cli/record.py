@@ -90,7 +90,7 @@ class RecordCommand(Command):
         from adawise.app.recording import record_topic
         from adawise.app.signals import INTERRUPTED, stop_signals
         from adawise.console import progress
-        from adawise.recording.manifest import Retention
+        from adawise.recording.format import Retention
         from adawise.recording.retention import prune
         from adawise.recording.run import Bounds
 

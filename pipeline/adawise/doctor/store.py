@@ -81,7 +81,7 @@ def chains(known: Known) -> CheckResult:
 def recording(known: Known) -> CheckResult:
     """Check that the recording is this topic's, or can be begun."""
     from adawise.app.recording import recording_folder
-    from adawise.recording.manifest import MANIFEST
+    from adawise.recording.format import MANIFEST
     from adawise.store.store import open_store
 
     root, identity = known.settings.record.root, known.identity

@@ -14,7 +14,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Draft
 from adawise.recording.files import RecordedFile, listing_of
-from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_manifest
+from adawise.recording.format import MANIFEST, Manifest, Retention, decode_manifest
 from adawise.records import TopicPartition
 from adawise.store.answers import AlreadyExists
 from adawise.store.store import Failpoint, Store, open_store

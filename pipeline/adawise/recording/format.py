@@ -1,6 +1,6 @@
 """The layout of a recording: raw messages in Parquet, as the broker delivered them.
 
-    _recording.json                     the topic that was recorded, and the retention (`recording.manifest`)
+    _recording.json                     the topic that was recorded, and the retention (`Manifest`)
     topic-<t>/partition-<p>/_origin     the offset at which the partition's recording began
     .../<first offset>.parquet          messages of [first, next); the next file is named after `next`
     .../<first offset>.redacted.parquet the same without images; it replaces the file above
@@ -27,7 +27,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adawise.errors import Lost, SourceError
+from adawise.ports import TopicIdentity
 from adawise.records import Gap, Message, Missing, TopicPartition, stated_ms
+from adawise.store.documents import Count, Document, Text, read_document
+
+MANIFEST = "_recording.json"
+"""The promises of a recording, which every recorder of the folder agrees to. One may keep data for a shorter time."""
 
 FORMAT = 1
 ROW_GROUP_BYTES = 8 << 20  # of values, or one message: a reader holds as much of each partition
@@ -270,3 +275,82 @@ def _message(table: pa.Table, row: int) -> Message:
     headers = tuple((header["key"], header["value"]) for header in cells.pop("headers"))
     timestamp_ms = stated_ms(cells.pop("timestamp_ms"))  # earlier versions stored any number
     return Message(**cells, headers=headers, timestamp_ms=timestamp_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The time for which a recording keeps data, in seconds; None for ever.
+
+    Attributes:
+        keep_s: counts from the newest Kafka timestamp of a file; then the whole file is removed.
+        forget_images_after_s: counts from when the first message of a file was stored; then its values are removed. 0:
+            they are never stored.
+    """
+
+    keep_s: float | None = None
+    forget_images_after_s: float | None = None
+
+    def within(self, promise: Retention, where: str) -> Retention:
+        """Return this, with the promise where nothing is set; raise SourceError if it is longer than promised."""
+        kept = {}
+        for name, flag in (("keep_s", "keep"), ("forget_images_after_s", "forget-images-after")):
+            requested, promised = getattr(self, name), getattr(promise, name)
+            if requested is not None and promised is not None and requested > promised:
+                raise SourceError(
+                    f"{where}: this recording promises --{flag} {promised:g}s, but {requested:g}s was given. Give at "
+                    "most that, or record into a new folder."
+                )
+            kept[name] = promised if requested is None else requested
+        return Retention(**kept)
+
+
+class Manifest(Document):
+    """The identity of a recording and its promises. `streams` are the patterns of its streams, None for all."""
+
+    topic: Text
+    cluster_id: Text
+    topic_id: Text
+    partitions: Count
+    format: Count = FORMAT
+    streams: Text | None = None
+    keep_s: float | None = None
+    forget_images_after_s: float | None = None
+
+    @property
+    def identity(self) -> TopicIdentity:
+        """The identity of the recorded topic, as it was when recording began."""
+        return TopicIdentity(self.cluster_id, self.topic_id, self.partitions)
+
+    @property
+    def promise(self) -> Retention:
+        """The longest time for which it keeps data."""
+        return Retention(self.keep_s, self.forget_images_after_s)
+
+    def encode(self) -> bytes:
+        """Return it as JSON."""
+        return (json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n").encode()
+
+    def expect_same(self, mine: Manifest, where: str) -> None:
+        """Raise SourceError unless `mine` is a recording of the same streams of the same topic.
+
+        A topic can get more partitions, and remains the same.
+        """
+        names = ("topic", "cluster_id", "topic_id", "streams")
+        theirs_, mine_ = ({name: getattr(each, name) for name in names} for each in (self, mine))
+        if theirs_ != mine_ or mine.partitions < self.partitions:
+            raise SourceError(
+                f"{where}: expected a recording of {mine_} with {mine.partitions} partitions, but it is one of "
+                f"{theirs_} with {self.partitions}. Record into a new folder."
+            )
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Return a manifest; raise SourceError if the data is not one, or of a newer format."""
+    try:
+        manifest = read_document(Manifest, data)
+        expect_format(manifest.format, where)
+    except ValueError as error:
+        raise SourceError(
+            f"{where}: expected the description of a recording, but: {error}. Record again into a new folder."
+        ) from error
+    return manifest

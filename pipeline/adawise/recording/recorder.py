@@ -19,8 +19,7 @@ from adawise.errors import SourceError
 from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import RecordingFolder
-from adawise.recording.format import Beside
-from adawise.recording.manifest import Retention
+from adawise.recording.format import Beside, Retention
 from adawise.records import Gap, Message, TopicPartition
 from adawise.store.store import Failpoint
 from adawise.text import as_size

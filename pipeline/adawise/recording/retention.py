@@ -18,7 +18,7 @@ from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
 from adawise.recording.files import Listing, RecordedFile, listing_of, partitions_of
-from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
+from adawise.recording.format import MANIFEST, Retention, decode_manifest
 from adawise.records import TopicPartition
 from adawise.store.answers import AlreadyExists
 from adawise.store.store import Failpoint, Store, open_store

@@ -17,7 +17,7 @@ from adawise.kafka.ownership import Ownership
 from adawise.ports import Poll, TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.files import Forgotten, RecordedPartition, listing_of
-from adawise.recording.manifest import MANIFEST, decode_manifest
+from adawise.recording.format import MANIFEST, decode_manifest
 from adawise.records import Message, TopicPartition
 from adawise.store.store import open_store
 

@@ -15,7 +15,7 @@ from adawise.labels.folders import FORMS
 from adawise.labels.folders.recording import Decoding, recorded_samples
 from adawise.labels.folders.samples import Samples, digest_of, is_class_name
 from adawise.produce.files import LOST_AND_FOUND, list_folder
-from adawise.recording.manifest import MANIFEST
+from adawise.recording.format import MANIFEST
 from adawise.store.files import open_regular
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
