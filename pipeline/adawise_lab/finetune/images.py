@@ -1,4 +1,8 @@
-"""Decoding of samples into pixels by several threads, two batches ahead, with random crops for training."""
+"""Decoding of samples into pixels by several threads, two batches ahead, with random crops for training.
+
+Of held-out images, the activations behind the layers that a run does not train are computed once, and read for every
+epoch and alpha.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from adawise.decode.codec import open_image
 from adawise.decode.preprocess import Preprocess
@@ -23,6 +27,9 @@ from adawise.labels.folders.samples import Samples
 _STRETCH = 4 / 3  # of a crop's aspect ratio relative to the image's, at most, either way
 _KEPT_BYTES = 512 * 2**20  # of held-out pixels: a larger set is decoded again each time
 _AHEAD = 2  # batches
+
+KEPT_BYTES = 2**30
+"""What the activations of a run's held-out images may take in memory, counted as float32."""
 _THUMBNAIL = 112  # px
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601, as in a grey JPEG
 
@@ -207,3 +214,36 @@ class RandomCrop:
         h = max(1, round(height * math.sqrt(share / stretch)))
         left, top = int(self._random.integers(width - w + 1)), int(self._random.integers(height - h + 1))
         return left, top, left + w, top + h
+
+
+class HeldOutActivations:
+    """The activations of held-out images behind the layers that are not trained, kept in CPU memory.
+
+    The first pass computes and keeps them; later passes decode no image and run none of these layers.
+
+    Args:
+        held_out: the images.
+        compute: maps pixels uint8 `[n, 3, S, S]` to activations `[n, ...]` on the CPU.
+        tail: maps activations to the result of the image tower, with the weights of the moment.
+    """
+
+    def __init__(self, held_out: HeldOut, compute: Callable[[Tensor], Tensor], tail: nn.Module) -> None:
+        self._held_out, self._compute, self.tail = held_out, compute, tail
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """The numbers of the images."""
+        return self._held_out.rows
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield activations `[n, ...]` and class indices int64 `[n]`, batch by batch."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        for pixels, labels in self._held_out.once():
+            batch = self._compute(pixels), labels
+            kept.append(batch)
+            yield batch
+        self._kept = kept

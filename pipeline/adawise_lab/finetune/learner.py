@@ -17,8 +17,7 @@ from adawise.card.calibration import calibration_error
 from adawise.clip.skeleton import with_tensors
 from adawise.clip.trunk import NoTrunkError, Trunk, cut
 from adawise.errors import DivergedError, SettingsError
-from adawise_lab.finetune.activations import KEPT_BYTES, HeldOutActivations
-from adawise_lab.finetune.images import HeldOut, Pixels
+from adawise_lab.finetune.images import KEPT_BYTES, HeldOut, HeldOutActivations, Pixels
 from adawise_lab.finetune.recipe import Recipe
 
 _MAX_LOG_SCALE = math.log(100.0)  # the limit of CLIP's own training

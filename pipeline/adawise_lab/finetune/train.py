@@ -20,9 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adawise.errors import DivergedError, TrainingError
-from adawise_lab.finetune.activations import HeldOutActivations
 from adawise_lab.finetune.folder import CONTENTS, read_checkpoint, write_checkpoint, write_weights
-from adawise_lab.finetune.images import HeldOut, Images, Pixels, RandomCrop
+from adawise_lab.finetune.images import HeldOut, HeldOutActivations, Images, Pixels, RandomCrop
 from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.recipe import Recipe
 

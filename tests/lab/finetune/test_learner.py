@@ -15,8 +15,7 @@ from typing_extensions import override
 from adawise.clip.skeleton import with_tensors
 from adawise.clip.trunk import NoTrunkError
 from adawise.errors import SettingsError, TrainingError
-from adawise_lab.finetune.activations import HeldOutActivations
-from adawise_lab.finetune.images import HeldOut, Images, Pixels
+from adawise_lab.finetune.images import HeldOut, HeldOutActivations, Images, Pixels
 from adawise_lab.finetune.learner import Learner, _blocks_above, frozen_names
 from tests.lab.finetune.shapes import CLASSES
 from tests.models import SIZE, TEMPLATES, PairFolder, classifier, load
