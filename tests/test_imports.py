@@ -162,7 +162,7 @@ PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/verify/findings"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     "bench/verdict",
-    *("worker/gathering", "worker/segment", "worker/turns"),
+    "worker/gathering",
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/alert"),
     *("produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),

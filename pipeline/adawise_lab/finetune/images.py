@@ -28,7 +28,7 @@ _STRETCH = 4 / 3  # of a crop's aspect ratio relative to the image's, at most, e
 _KEPT_BYTES = 512 * 2**20  # of held-out pixels: a larger set is decoded again each time
 _AHEAD = 2  # batches
 
-KEPT_BYTES = 2**30
+ACTIVATION_BYTES = 2**30
 """What the activations of a run's held-out images may take in memory, counted as float32."""
 _THUMBNAIL = 112  # px
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601, as in a grey JPEG

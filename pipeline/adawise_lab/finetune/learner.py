@@ -17,7 +17,7 @@ from adawise.card.calibration import calibration_error
 from adawise.clip.skeleton import with_tensors
 from adawise.clip.trunk import NoTrunkError, Trunk, cut
 from adawise.errors import DivergedError, SettingsError
-from adawise_lab.finetune.images import KEPT_BYTES, HeldOut, HeldOutActivations, Pixels
+from adawise_lab.finetune.images import ACTIVATION_BYTES, HeldOut, HeldOutActivations, Pixels
 from adawise_lab.finetune.recipe import Recipe
 
 _MAX_LOG_SCALE = math.log(100.0)  # the limit of CLIP's own training
@@ -97,9 +97,9 @@ class Learner:
         """Return the held-out images to be classified any number of times, with a trunk that `trunk` returned.
 
         The layers before the cut are computed once for all of these times, unless their activations would take more
-        than `KEPT_BYTES`. The logits are the same bits either way.
+        than `ACTIVATION_BYTES`. The logits are the same bits either way.
         """
-        if trunk is None or len(held_out.rows) * trunk.shape.numel() * torch.float32.itemsize > KEPT_BYTES:
+        if trunk is None or len(held_out.rows) * trunk.shape.numel() * torch.float32.itemsize > ACTIVATION_BYTES:
             return held_out
         visual = self.model.visual
         tensors = dict(visual.named_parameters(remove_duplicate=False))

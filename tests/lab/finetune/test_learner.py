@@ -156,9 +156,9 @@ def test_activations_that_take_too_much_memory_are_not_kept(
     assert trunk is not None
     assert learner.behind(None, held_out) is held_out
     limit = 8 * 4 * trunk.shape.numel()  # eight images in float32
-    monkeypatch.setattr("adawise_lab.finetune.learner.KEPT_BYTES", limit)
+    monkeypatch.setattr("adawise_lab.finetune.learner.ACTIVATION_BYTES", limit)
     assert isinstance(learner.behind(trunk, held_out), HeldOutActivations)
-    monkeypatch.setattr("adawise_lab.finetune.learner.KEPT_BYTES", limit - 1)
+    monkeypatch.setattr("adawise_lab.finetune.learner.ACTIVATION_BYTES", limit - 1)
     assert learner.behind(trunk, held_out) is held_out
 
 
