@@ -116,7 +116,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
-    "adawise_drift/example_frames": ("errors records app/decoder decode recording settings store", "numpy PIL torch"),
+    "adawise_drift/example_frames": ("errors records app/parts decode recording settings store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
     "adawise_drift/notes": ("records card output/read sink/served_by output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
@@ -133,7 +133,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch numpy pyarrow rich altair joblib",
     ),
     "adawise_lab/evaluate/evaluate": (
-        "errors card console settings app/machine app/search",
+        "errors card console settings app/machine app/parts",
         "torch structlog",
     ),
     "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adawise.app.decoder import open_decoder, rendition
+from adawise.app.parts import open_decoder, rendition
 from adawise.decode.message import Decoder
 from adawise.decode.rendition import Rendition
 from adawise.errors import SettingsError

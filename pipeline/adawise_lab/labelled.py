@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from adawise.adapt.rows import all_rows
-from adawise.app.decoder import open_decoder
+from adawise.app.parts import open_decoder
 from adawise.clip.classifier import PairClassifier
 from adawise.console import Progress
 from adawise.errors import SettingsError

@@ -21,7 +21,7 @@ from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.model import load_model
-from adawise.app.search import exploration
+from adawise.app.parts import exploration
 from adawise.bench import figures
 from adawise.bench import measure as measuring
 from adawise.bench import worker as passes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.app.alerts import alert_rules
+from adawise.app.parts import alert_rules
 from adawise.errors import SettingsError
 from adawise.publish.alerts import LabelRule, SilenceRule
 from adawise.settings import AlertsSettings, read

@@ -35,7 +35,7 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
-from adawise.app.search import exploration
+from adawise.app.parts import exploration
 from adawise.app.worker import decode_threads
 from adawise.bench.worker import Tally, jpegs
 from adawise.clip.device import chunks, fill

@@ -16,10 +16,9 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Strategy
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
-from adawise.app.decoder import rendition
 from adawise.app.machine import usable_cores
+from adawise.app.parts import exploration, rendition
 from adawise.app.prompts import prompt_templates, read_lines
-from adawise.app.search import exploration
 from adawise.card import advice
 from adawise.card.card import Card, read_card
 from adawise.clip.classifier import PairClassifier, digest

@@ -17,7 +17,6 @@ import structlog
 import torch
 from pydantic import ValidationError
 
-from adawise.app.alerts import alert_rules
 from adawise.app.machine import available_memory_bytes, resident_bytes
 from adawise.app.model import (
     CARD_LEFT_OUT,
@@ -32,6 +31,7 @@ from adawise.app.model import (
     served_by,
     use_cores,
 )
+from adawise.app.parts import alert_rules
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull

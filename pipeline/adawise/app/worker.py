@@ -15,14 +15,13 @@ from uuid import uuid4
 
 import structlog
 
-from adawise.app.alerts import alert_rules
-from adawise.app.decoder import open_decoder
 from adawise.app.http import WorkerPort, worker_port
 from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
+from adawise.app.parts import alert_rules, open_decoder
 from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
 from adawise.app.recording import worker_recorder
 from adawise.app.signals import stop_signals

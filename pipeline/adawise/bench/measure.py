@@ -21,9 +21,9 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.strategies import strategy
 from adawise.app.machine import available_memory_bytes, usable_cores
 from adawise.app.model import ModelPair, adaptation, load_model
+from adawise.app.parts import exploration
 from adawise.app.precision import RootPrecision, choose_precision
 from adawise.app.prompts import prompt_templates
-from adawise.app.search import exploration
 from adawise.app.worker import decode_threads
 from adawise.bench.figures import BenchReport
 from adawise.bench.loops import BareTower, NaiveLoop, PlainLoop

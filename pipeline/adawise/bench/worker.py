@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
 
-from adawise.app.decoder import open_decoder
 from adawise.app.kafka import kafka_source
 from adawise.app.model import ModelPair
+from adawise.app.parts import open_decoder
 from adawise.app.worker import WorkerParts, make_worker
 from adawise.clip.classifier import PairClassifier
 from adawise.demo.brokers import broker

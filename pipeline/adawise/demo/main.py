@@ -163,8 +163,8 @@ def _classify(
 
 def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: list[int], root: Path) -> int:
     """Check that the output is complete, compare with fixed alphas, draw the picture and print the summary."""
-    from adawise.app.decoder import open_decoder
     from adawise.app.kafka import kafka_source
+    from adawise.app.parts import open_decoder
     from adawise.demo.baselines import fixed_labels
     from adawise.output.read.rows import read_predictions
     from adawise.output.verify.root import verify

@@ -56,8 +56,8 @@ def pair(known: Known) -> CheckResult:
 
     Also check that the labels of alerts are classes.
     """
-    from adawise.app.alerts import alert_rules
     from adawise.app.model import CARD_LEFT_OUT, adaptation, card_left_out, card_note, identity_of, load_model
+    from adawise.app.parts import alert_rules
     from adawise.app.precision import RootPrecision, choose_precision, precision_of_root
     from adawise.app.worker import describe, what_becomes_of_streams
     from adawise.pairs.orders import key_of, read_orders

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import Values
-from adawise.app.decoder import open_decoder
 from adawise.app.model import ModelPair, check_card, load_model
+from adawise.app.parts import open_decoder
 from adawise.card.advice import AUTO, chosen
 from adawise.card.card import Card, FittedSearch, read_card
 from adawise.console import progress

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from adawise.adapt.objective import ERRORS_A_NAT
 from adawise.adapt.surrogate import Array
-from adawise.app.decoder import open_decoder
 from adawise.app.model import ModelPair, load_model, meant
+from adawise.app.parts import open_decoder
 from adawise.app.prompts import read_lines
 from adawise.app.signals import stop_signals
 from adawise.card.card import Card, LabelBias, read_card

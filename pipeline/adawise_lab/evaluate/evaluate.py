@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from adawise.app.machine import usable_cores
-from adawise.app.search import exploration
+from adawise.app.parts import exploration
 from adawise.card.advice import AUTO, advise, advised_alpha, in_words
 from adawise.card.card import Card, make_card, read_card
 from adawise.console import progress

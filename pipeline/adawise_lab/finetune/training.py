@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import structlog
 import torch
 
-from adawise.app.decoder import rendition
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, load_model, number_format, open_device
+from adawise.app.parts import rendition
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.app.signals import stop_signals
 from adawise.clip.classifier import digest
