@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from adawise.demo.plot import TINTS, draw, picture
+from adawise.demo.report import CameraPath
 from adawise.demo.script import scripts
-from adawise.demo.summary import CameraPath
 from adawise.demo.weather import PRESETS
 
 CAMERAS = scripts(400)

@@ -10,9 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.demo.report import duckdb_line, letters, passages, print_summary, sparkline
+from adawise.demo.report import (
+    CameraPath,
+    ConditionScore,
+    RunSummary,
+    duckdb_line,
+    letters,
+    passages,
+    print_summary,
+    sparkline,
+)
 from adawise.demo.script import scripts
-from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
 
 def path(numbers: list[int], alphas: list[float]) -> CameraPath:

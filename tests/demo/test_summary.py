@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from adawise.demo.report import ConditionScore, missing, scores
 from adawise.demo.script import scripts
-from adawise.demo.summary import ConditionScore, missing, scores
 
 CAMERAS = scripts(8)
 

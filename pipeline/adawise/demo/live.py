@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adawise.console import paper
+from adawise.demo.report import CameraPath
 from adawise.demo.script import CameraScript
-from adawise.demo.summary import CameraPath
 from adawise.worker.events import (
     BatchServed,
     Event,

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
-from adawise.demo import brokers, report, script, summary
+from adawise.demo import brokers, report, script
 from adawise.demo.live import Board, watching
 from adawise.demo.producer import Cameras
 from adawise.errors import SettingsError
@@ -171,9 +171,9 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     from adawise.store.store import open_store
 
     store = open_store(str(root))
-    rows = read_predictions(root, columns=summary.COLUMNS).table()
+    rows = read_predictions(root, columns=report.COLUMNS).table()
     problems = [str(fault) for fault in verify(store, contiguous=True)]
-    problems += summary.missing(rows, board.cameras, acknowledged)
+    problems += report.missing(rows, board.cameras, acknowledged)
     _print("the same images at fixed alphas, to compare with")
     source = kafka_source(settings.kafka, group=False, origin="earliest")
     decoder = open_decoder(settings.decode, model.checkpoints.preprocess)
@@ -181,14 +181,14 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
         fixed = fixed_labels(model, decoder, source, sum(acknowledged))
     finally:
         source.close()
-    outcome = summary.RunSummary(
+    outcome = report.RunSummary(
         images_in=sum(acknowledged),
         rows_out=len(rows),
         problems=tuple(problems),
         seconds=board.seconds,
         forward_equivalents=board.forward_equivalents,
         objective=settings.search.objective,
-        scores=tuple(summary.scores(rows, fixed)),
+        scores=tuple(report.scores(rows, fixed)),
     )
     (root / "summary.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
     paths = [progress.path for progress in board.progress]
@@ -196,7 +196,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     return FAILED if problems else 0
 
 
-def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | None:
+def _drawn(path: Path, board: Board, paths: list[report.CameraPath]) -> Path | None:
     """Draw the picture and return its path; None if vl-convert is not installed."""
     if importlib.util.find_spec("vl_convert") is None:
         return None

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from adawise.demo.report import CameraPath
 from adawise.demo.script import CameraScript, Moment
-from adawise.demo.summary import CameraPath
 
 TINTS = {
     "clear": "#fdf6d8",
