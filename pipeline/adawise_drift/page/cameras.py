@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adawise.page import theme
-from adawise.page.blocks import Key
+from adawise.page import Key, theme
 from adawise.text import NOTHING, as_long_duration, counted, listed, two
 from adawise_drift import words
 from adawise_drift.events.result import Calendar, Camera, Series

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adawise.labels.benefit.helped import Arm, Helped
-from adawise.page import theme
-from adawise.page.blocks import Key
+from adawise.page import Key, theme
 from adawise.text import LEVEL, counted, listed, points, three, two
 from adawise_drift.changes.times import DAY_US, HOUR_US, utc
 from adawise_drift.events.result import Camera, CameraChange, Cause, DriftEvent, Example

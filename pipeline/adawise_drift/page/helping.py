@@ -10,8 +10,7 @@ from typing import Any
 import altair as alt
 
 from adawise.labels.benefit.helped import BEST, SERVED, Arm, Confusion, Helped, Interval
-from adawise.page import theme
-from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
+from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.text import LEVEL, NOTHING, counted, points, three, two
 from adawise_drift.words import percent
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adawise.page import theme
-from adawise.page.blocks import Key
+from adawise.page import Key, theme
 from adawise.text import LEVEL
 
 Name = Literal[

@@ -12,8 +12,7 @@ import numpy as np
 
 from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Helped
-from adawise.page import theme
-from adawise.page.blocks import Key
+from adawise.page import Key, theme
 from adawise.page.render import write_figure
 from adawise_drift.events.result import Camera, Series
 from adawise_drift.page import helping

@@ -11,8 +11,7 @@ from typing import Any
 
 from adawise.errors import SettingsError
 from adawise.labels.benefit import queries
-from adawise.page import theme
-from adawise.page.blocks import Key
+from adawise.page import Key, theme
 from adawise.page.render import render
 from adawise.text import counted, two
 from adawise_drift.changes.times import moment

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from adawise.page.blocks import Cell, Line, Section, Table
+from adawise.page import Cell, Line, Section, Table
 from adawise.text import LEVEL, NOTHING, listed, points, points_between, three, two
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FIXED
 from adawise_lab.evaluate.result import Difference, OracleShare, Row

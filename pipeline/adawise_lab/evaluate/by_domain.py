@@ -7,8 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.page import theme
-from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
+from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.text import listed, points, three
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
 from adawise_lab.evaluate.result import Result

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from adawise.errors import SettingsError
-from adawise.page.blocks import Section
+from adawise.page import Section
 from adawise.page.render import render
 from adawise.text import shared_layers
 from adawise_lab.evaluate import advice, by_domain, paths, scatter

@@ -10,8 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.page import theme
-from adawise.page.blocks import Figure, Key, Section
+from adawise.page import Figure, Key, Section, theme
 from adawise.text import counted, two
 from adawise_lab.evaluate.result import PathRow, Result
 from adawise_lab.evaluate.views import View

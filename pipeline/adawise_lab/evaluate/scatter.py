@@ -11,8 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.page import theme
-from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
+from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.text import LEVEL, counted, points, points_between, shared_layers, three, two
 from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE

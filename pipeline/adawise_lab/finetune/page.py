@@ -9,8 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.page import theme
-from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
+from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.page.render import render
 from adawise.text import counted, points, three
 from adawise_lab.finetune.train import WrongImage
