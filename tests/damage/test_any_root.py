@@ -30,8 +30,7 @@ from adawise.pairs.orders import give_order, read_orders
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, served_by
-from adawise.sink.precision import claim_precision
-from adawise.sink.served_by import claim_pair
+from adawise.sink.served_by import claim_pair, claim_precision
 from adawise.sink.starts import StoredStarts
 from adawise.sink.walk import chains
 from adawise.store.store import LocalStore

@@ -25,7 +25,7 @@ from adawise.doctor.model import number_format, verdict
 from adawise.doctor.result import CheckResult
 from adawise.errors import CardError, CheckpointError, SettingsError
 from adawise.settings import Settings
-from adawise.sink.precision import claim_precision
+from adawise.sink.served_by import claim_precision
 from adawise.store.store import open_store
 from tests.models import PairFolder, write_pair
 

@@ -16,7 +16,7 @@ from adawise.errors import StoreUnavailable
 from adawise.replay import replay as module
 from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import ModelSettings, Settings
-from adawise.sink.precision import claim_precision
+from adawise.sink.served_by import claim_precision
 from adawise.store.store import Store, open_store
 from tests.fixtures import versions
 

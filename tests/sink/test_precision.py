@@ -14,7 +14,7 @@ from adawise.errors import ChainError
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.sink.precision import (
+from adawise.sink.served_by import (
     claim_precision,
     footers_within,
     newest_footers,

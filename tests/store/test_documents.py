@@ -10,7 +10,7 @@ from adawise.errors import ChainError
 from adawise.output.compaction import compact
 from adawise.recording.format import decode_manifest
 from adawise.replay.claim import claimed
-from adawise.sink import claims, layout, owner, precision, served_by
+from adawise.sink import claims, layout, owner, served_by
 from adawise.sink.layout import SegmentName
 from adawise.store.store import Store
 from tests.sink.building import TP, DictStore
@@ -19,7 +19,7 @@ FIRST = SegmentName(7)
 READERS: dict[str, Callable[[Store], object]] = {
     layout.SINK: claims.read_sink_id,
     layout.OWNER: owner.read_owner,
-    layout.NUMERICS: precision.read_precision,
+    layout.NUMERICS: served_by.read_precision,
     layout.origin_key(TP): lambda store: claims.read_origin(store, TP),
     layout.model_key(0): lambda store: served_by.check_pair(store, {}, "refuse"),
     layout.settings_key("m", "c"): served_by.read_settings,

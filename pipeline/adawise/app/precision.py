@@ -17,7 +17,8 @@ from adawise.clip.device import Device
 from adawise.errors import ChainError, PrecisionTaken, SettingsError
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings
-from adawise.sink.precision import (
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.served_by import (
     Precision,
     claim_precision,
     footers_within,
@@ -25,7 +26,6 @@ from adawise.sink.precision import (
     read_precision,
     served_precision,
 )
-from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
 _NAMES: dict[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -2,7 +2,7 @@
 
     _sink.json                                              the root's id and layout; created once
     _owner.json                                             the owner of the root (`owner`); created once
-    _numerics.json                                          the number format of its workers (`precision`); created once
+    _numerics.json                                          the number format of its workers (`served_by`); created once
     _models/<number>.json                                   the pair that serves from then on; each created once
     _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); created once
     _workers/<start>.json                                   one worker's progress with the orders, and what it waits for

@@ -8,26 +8,40 @@ The settings with which rows were served are the values that the fingerprints in
 document for each pair of fingerprints. It is written before the first rows, and never again: its content
 follows from the fingerprints in its name. A root of an earlier version has none. No secret is among the settings that
 results depend on.
+
+The number format in which workers run the model, unless a setting says otherwise, is claimed by the first one, so that
+a fleet of different processors does not mix formats silently. A root of an earlier version has no claim: there the
+format is read from the settings that its newest segments name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from adawise.errors import SettingsError
+from adawise.errors import ChainError, SettingsError
 from adawise.ports import ServedBy
+from adawise.records import TopicPartition
 from adawise.sink import claims, layout
+from adawise.sink.files import segment_names
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import chains, footer_of
 from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Document, Plain, Share, Text, parse, unreadable
 from adawise.store.store import Store
 
 OnChange = Literal["refuse", "reset", "keep"]
 Identity = Mapping[str, str]
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""A number format by its name in the settings."""
+
+_NAMES: Mapping[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 # A change of the other parts changes what streams begin anew with, and not the meaning of rows.
 _REFUSED = ("theta_0", "theta_1", "config", "classes")
@@ -211,3 +225,65 @@ def _read(store: Store, key: str, data: bytes, model_fingerprint: str, config_fi
     found = parse(_Settings, store, key, data)
     prints = model_fingerprint, config_fingerprint
     return ServedSettings(*prints, found.since, found.settings, found.places, found.method, found.tail_share)
+
+
+class _Numerics(Document):
+    precision: Precision
+
+
+def claim_precision(store: Store, ours: Precision) -> Precision:
+    """Return the claimed number format, which is `ours` if none was claimed before.
+
+    Raises ChainError if the claim cannot be read.
+    """
+    claimed = claims.claim(store, layout.NUMERICS, {"layout": claims.LAYOUT, "precision": ours})
+    return parse(_Numerics, store, layout.NUMERICS, claimed).precision
+
+
+def read_precision(store: Store) -> Precision | None:
+    """Return the claimed number format; None if there is no claim. Raises ChainError if the claim cannot be read."""
+    data = store.get(layout.NUMERICS)
+    return None if data is None else parse(_Numerics, store, layout.NUMERICS, data).precision
+
+
+def newest_footers(store: Store) -> list[SegmentFooter]:
+    """Return the footers of the newest segments of all partitions. Damaged segments are left out."""
+    found = []
+    for keys in chains(store).values():
+        with suppress(ChainError):  # the recovery of the partition reports it
+            found.append(footer_of(store, keys[-1]))
+    return found
+
+
+def footers_within(store: Store, parts: Mapping[TopicPartition, tuple[int, int]]) -> list[SegmentFooter]:
+    """Return the footers of the last segments that begin within or before these parts [from, until) of partitions.
+
+    Damaged segments are left out. Where all of these segments were removed, it is the first that is left.
+    """
+    found = []
+    for tp, (begin, until) in parts.items():
+        names = segment_names(store, tp) if begin < until else []
+        last = bisect_left(names, until, key=lambda name: name.first) - 1
+        with suppress(ChainError):
+            found += [footer_of(store, layout.segment_key(tp, names[max(last, 0)]))] if names else []
+    return found
+
+
+def served_precision(store: Store, footers: Iterable[SegmentFooter]) -> Precision | None:
+    """Return the number format in which these segments were served, by the newest one whose settings are recorded.
+
+    None if those of no segment are: an earlier version wrote them. Damaged documents count as missing.
+    """
+    for footer in sorted(footers, key=lambda footer: footer.created_at, reverse=True):
+        with suppress(ChainError):
+            served = read_noted(store, footer.model_fingerprint, footer.config_fingerprint)
+            if served is not None and (found := precision_of(served.settings)) is not None:
+                return found
+    return None
+
+
+def precision_of(settings: Mapping[str, Any]) -> Precision | None:
+    """Return the number format in the settings that a root records; None if they do not name it."""
+    found = _NAMES.get(str(settings.get("model.precision")))
+    is_tf32 = found == "fp32" and str(settings.get("model.device")).endswith(" tf32")
+    return "tf32" if is_tf32 else found

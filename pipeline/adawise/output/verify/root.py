@@ -29,7 +29,7 @@ from adawise.sink import layout
 from adawise.sink.claims import beginnings, read_origin, read_sink_id
 from adawise.sink.files import begun_partitions, is_removed, segment_names
 from adawise.sink.owner import is_replay, read_owner
-from adawise.sink.precision import read_precision
+from adawise.sink.served_by import read_precision
 from adawise.sink.walk import chains
 from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store
