@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from adawise.labels.folders.samples import Samples, split
-from adawise.labels.folders.stretches import Taken
+from adawise.labels.folders.samples import Samples, Taken, split
 from adawise.settings import FinetuneSettings
 from adawise_lab.finetune.report import note_on_stretches, notes_on
 

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import SettingsError, SourceError
-from adawise.labels.folders.samples import Samples, contents_digest, split
-from adawise.labels.folders.stretches import Taken
+from adawise.labels.folders.samples import Samples, Taken, contents_digest, split
 from tests.lab.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labels.folders.places import Shot, write_recording, write_singles
 from tests.labels.folders.reading import read

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from adawise.labels.folders.samples import Samples, split
-from adawise.labels.folders.stretches import Taken
+from adawise.labels.folders.samples import Samples, Taken, split
 
 
 def recorded(cameras: int, frames: int, label: Callable[[int, int], str]) -> Samples:

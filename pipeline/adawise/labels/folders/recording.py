@@ -14,8 +14,7 @@ from torch import Tensor
 from adawise.decode.arrow_batch import read_batch
 from adawise.decode.message import Decoder
 from adawise.errors import SettingsError, SourceError
-from adawise.labels.folders.samples import Samples, digest_of, is_class_name
-from adawise.labels.folders.stretches import Taken
+from adawise.labels.folders.samples import Samples, Taken, digest_of, is_class_name
 from adawise.recording.files import Forgotten
 from adawise.recording.source import RecordingSource
 from adawise.records import Frame, Message, RowId, TopicPartition

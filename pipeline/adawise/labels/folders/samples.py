@@ -1,20 +1,37 @@
-"""Labelled images as all commands use them: names, labels and bytes, and a held-out part."""
+"""Labelled images as all commands use them: names, labels and bytes, and a held-out part.
+
+Camera images are split by whole stretches of each camera's time: the frames before and after a held-out frame are near
+copies of it. If the model were trained on them, accuracy on held-out frames would measure how well it remembers, and
+the best epoch and the card would be chosen by that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from adawise.errors import SettingsError
-from adawise.labels.folders.stretches import Taken, split_by_stretches
 
 _AT_ONCE = 64  # images in memory while they are hashed
 _READERS = 8  # threads: reading many small files from a network drive takes waiting, not computing
+_SHORTEST = 8  # images of a stretch: a camera with fewer is held out whole or not at all
+_LEAST = 2  # images of a stretch, if longer stretches (of cameras with few images) would hold out too much
+_MOST = 1.5  # times the wanted share: if more is held out, stretches are cut shorter
+_BESIDE = 0.1  # of a stretch's length: images on each side that are used for neither
+
+
+class Taken(NamedTuple):
+    """The camera of an image and when it was taken: the broker's time in milliseconds, -1 if unknown."""
+
+    camera: str
+    at_ms: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +140,95 @@ def split(samples: Samples, share: float, seed: int) -> tuple[list[int], list[in
         held_out += members[: wanted[label]]
         train += members[wanted[label] :]
     return sorted(train), sorted(held_out)
+
+
+def split_by_stretches(
+    taken: Sequence[Taken], labels: Sequence[str], rows: Sequence[int], wanted: Mapping[str, int], seed: int
+) -> tuple[list[int], list[int]]:
+    """Return the rows to train on and those held out; rows beside a held-out stretch are usually in neither.
+
+    Images of a camera are ordered by time, and by number where times are equal. About `wanted` images of each class are
+    held out, and at least one is left to train on. A class that occurs in only one stretch is cut within it.
+
+    Args:
+        taken: of each image.
+        labels: of each image.
+        rows: the images to split.
+        wanted: number of images by class, fewer than the class has.
+        seed: of the choice of stretches.
+    """
+    by_camera: dict[str, list[int]] = {}
+    for i in sorted(rows, key=lambda i: (*taken[i], i)):
+        by_camera.setdefault(taken[i].camera, []).append(i)
+    cameras = list(by_camera.values())
+    share = sum(wanted.values()) / len(rows)
+    parts = round(1.0 / min(share, 1.0 - share))
+    shortest = _SHORTEST
+    stretches = _cut(cameras, parts, shortest)
+    held_out = _held_out(stretches, labels, wanted, seed)
+    # Too much is held out: cut more stretches, and once that has no effect, allow shorter ones.
+    while len(held_out) > _MOST * share * len(rows):
+        longer = len(stretches)
+        stretches = _cut(cameras, 2 * parts, shortest)
+        if len(stretches) > longer:
+            parts *= 2
+        elif shortest > _LEAST:
+            shortest //= 2
+            stretches = _cut(cameras, parts, shortest)
+        else:
+            break
+        held_out = _held_out(stretches, labels, wanted, seed)
+    beside = {i for images in cameras for i in _beside(images, parts, held_out)}
+    train = {*rows} - held_out - beside
+    # A class that would have no training image left keeps its images beside a stretch.
+    rare = set(wanted) - {labels[i] for i in train}
+    train |= {i for i in beside if labels[i] in rare}
+    return sorted(train), sorted(held_out)
+
+
+def _cut(cameras: Sequence[list[int]], parts: int, shortest: int) -> list[list[int]]:
+    """Return each camera's images in `parts` stretches, or fewer where these would be too short."""
+    return [
+        stretch.tolist()
+        for images in cameras
+        for stretch in np.array_split(images, max(1, min(parts, len(images) // shortest)))
+    ]
+
+
+def _held_out(stretches: Sequence[list[int]], labels: Sequence[str], wanted: Mapping[str, int], seed: int) -> set[int]:
+    """Return the images of stretches that together have about what is wanted, choosing for the rarest class first."""
+    counts = [Counter(labels[i] for i in stretch) for stretch in stretches]
+    total = Counter(labels[i] for stretch in stretches for i in stretch)
+    held: Counter[str] = Counter()
+    chosen: set[int] = set()
+    having: dict[str, list[int]] = {label: [] for label in wanted}
+    for s in np.random.default_rng(seed).permutation(len(stretches)).tolist():
+        for label in counts[s]:
+            having[label].append(s)
+    for label in sorted(wanted, key=lambda label: (total[label], label)):
+        for s in having[label]:
+            # A stretch may exceed what is wanted by half of its images; no class may lose all of its images.
+            is_too_much = held[label] and held[label] + counts[s][label] / 2 > wanted[label]
+            if s in chosen or is_too_much or any(held[other] + n >= total[other] for other, n in counts[s].items()):
+                continue
+            chosen.add(s)
+            held.update(counts[s])
+    images = {i for s in chosen for i in stretches[s]}
+    # Classes that no stretch could hold out without taking all their images: hold out their last ones.
+    missing: dict[str, list[int]] = {label: [] for label in wanted if not held[label]}
+    for i in (i for stretch in stretches for i in stretch):
+        if labels[i] in missing:
+            missing[labels[i]].append(i)
+    for label, own in missing.items():
+        images.update(own[-wanted[label] :])
+    return images
+
+
+def _beside(images: list[int], parts: int, held_out: set[int]) -> set[int]:
+    """Return a camera's images that are so near to a held-out stretch that they may be copies of its frames."""
+    edges = np.flatnonzero(np.diff([0, *(i in held_out for i in images), 0]))
+    beside: set[int] = set()
+    for start, stop in edges.reshape(-1, 2).tolist():
+        near = max(1, round(_BESIDE * min(stop - start, len(images) / parts)))
+        beside.update(images[max(0, start - near) : start], images[stop : stop + near])
+    return beside - held_out
