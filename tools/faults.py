@@ -73,7 +73,7 @@ FAULTS: Mapping[str, PlantedFault] = {
     ),
     "codecs": PlantedFault(
         "what any client compresses is read: streams of snappy that follow each other",
-        "adawise/kafka/unpack.py",
+        "adawise/kafka/batches.py",
         "            position += _FRAME_BYTES\n            continue\n",
         "            position += _FRAME_BYTES\n            break\n",
         "tests/kafka tests/contracts tests/worker",

@@ -22,7 +22,7 @@ from adawise.doctor.checks import PARTS, check
 from adawise.doctor.known import Known
 from adawise.doctor.result import CheckResult
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError, SourceError
-from adawise.kafka import unpack
+from adawise.kafka import batches
 from adawise.kafka.inquiry import expect_reachable
 from adawise.settings import Settings
 from tests.brokers import ApacheKafka, Broker, MakeTopic, broker_of, create_topic, fresh_name
@@ -302,7 +302,7 @@ def test_dead_letters_that_have_no_room_for_the_message_are_a_warning(broker: Br
 def test_a_codec_that_is_not_here_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Known(Settings())
     assert module.codecs(known) == CheckResult("ok", "none, gzip, snappy, lz4, zstd")
-    monkeypatch.setattr(unpack, "missing_codecs", lambda: ["lz4"])
+    monkeypatch.setattr(batches, "missing_codecs", lambda: ["lz4"])
     with pytest.raises(FatalError, match="lacks lz4: a batch compressed with one of these blocks its partition"):
         module.codecs(known)
 

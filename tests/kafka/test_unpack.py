@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.kafka.unpack import NAMES, CannotUnpack, TooLong, missing_codecs, unpacked
+from adawise.kafka.batches import CODECS, CannotUnpack, TooLong, missing_codecs, unpacked
 
 DATA = bytes(range(256)) * 400
-NUMBERS = {name: number for number, name in NAMES.items()}
+NUMBERS = {name: number for number, name in CODECS.items()}
 every_codec = pytest.mark.parametrize("name", NUMBERS)
 
 
@@ -116,7 +116,7 @@ def test_a_codec_of_tomorrow_is_named_by_its_number(number: int) -> None:
 
 def test_a_codec_that_arrow_was_built_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = SimpleNamespace(is_available=lambda name: name != "lz4")
-    monkeypatch.setattr("adawise.kafka.unpack.pa", SimpleNamespace(Codec=codec))
+    monkeypatch.setattr("adawise.kafka.batches.pa", SimpleNamespace(Codec=codec))
     assert missing_codecs() == ["lz4"]
     with pytest.raises(CannotUnpack, match="codec lz4, which this build of pyarrow lacks"):
         unpacked(3, b"", 1 << 20)

@@ -243,15 +243,15 @@ def results(known: Known) -> CheckResult:
 
 def codecs(known: Known) -> CheckResult:
     """Check that batches of every compression can be decompressed."""
-    from adawise.kafka.unpack import NAMES, missing_codecs
+    from adawise.kafka.batches import CODECS, missing_codecs
 
     del known
     if missing := missing_codecs():
         raise FatalError(
-            f"expected {', '.join(NAMES.values())}, but this build of pyarrow lacks {', '.join(missing)}: a batch "
+            f"expected {', '.join(CODECS.values())}, but this build of pyarrow lacks {', '.join(missing)}: a batch "
             "compressed with one of these blocks its partition. Install pyarrow from PyPI"
         )
-    return ok(f"none, {', '.join(NAMES.values())}")
+    return ok(f"none, {', '.join(CODECS.values())}")
 
 
 def _unknown_settings(known: Known) -> str:
