@@ -80,9 +80,9 @@ def available_memory_bytes(root: Path = ROOT) -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def resident_bytes(root: Path = ROOT) -> int:
+def resident_bytes() -> int:
     """Return the resident bytes of this process now; 0 if unknown."""
-    return _field(root / "proc/self/status", "VmRSS", 1024) or 0
+    return _field(ROOT / "proc/self/status", "VmRSS", 1024) or 0
 
 
 def memory_limit_bytes(root: Path = ROOT) -> int | None:

@@ -177,7 +177,7 @@ class KafkaInquiry:
                     time.sleep(_AGAIN_S)
 
 
-def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None:
+def expect_reachable(bootstrap_servers: str) -> None:
     """Return once one of the servers accepts a TCP connection.
 
     Raises:
@@ -189,7 +189,7 @@ def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None
     def reach(server: str) -> None:
         host, _, port = server.rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), within_s):
+            with socket.create_connection((host.strip("[]"), int(port)), _REACH_S):
                 answers.put((server, ""))
         except OSError as error:
             answers.put((server, error.strerror or str(error)))
@@ -198,7 +198,7 @@ def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None
 
     for server in servers:  # a name lookup cannot be interrupted, so daemon threads, not a pool
         Thread(target=reach, args=(server,), name="reach", daemon=True).start()
-    found, until_s = dict.fromkeys(servers, f"no answer within {within_s:g} s"), time.monotonic() + within_s
+    found, until_s = dict.fromkeys(servers, f"no answer within {_REACH_S:g} s"), time.monotonic() + _REACH_S
     for _ in servers:
         try:
             server, why = answers.get(timeout=max(0.0, until_s - time.monotonic()))

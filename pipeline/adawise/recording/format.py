@@ -30,6 +30,7 @@ from adawise.errors import Lost, SourceError
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, Message, Missing, TopicPartition, stated_ms
 from adawise.store.documents import Count, Document, Text, read_document
+from adawise.store.store import Store
 
 MANIFEST = "_recording.json"
 """The promises of a recording, which every recorder of the folder agrees to. One may keep data for a shorter time."""
@@ -342,6 +343,19 @@ class Manifest(Document):
                 f"{where}: expected a recording of {mine_} with {mine.partitions} partitions, but it is one of "
                 f"{theirs_} with {self.partitions}. Record into a new folder."
             )
+
+
+def read_manifest(store: Store, root: str, remedy: str) -> Manifest:
+    """Return the manifest of the recording in `root`; raise SourceError with the remedy if there is none.
+
+    Raises:
+        SourceError: as `decode_manifest`, too.
+        StoreUnavailable: the store does not answer.
+    """
+    data = store.get(MANIFEST)
+    if data is None:
+        raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. {remedy}")
+    return decode_manifest(data, f"{root}/{MANIFEST}")
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:

@@ -18,7 +18,7 @@ from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
 from adawise.recording.files import Listing, RecordedFile, listing_of, partitions_of
-from adawise.recording.format import MANIFEST, Retention, decode_manifest
+from adawise.recording.format import MANIFEST, Retention, read_manifest
 from adawise.records import TopicPartition
 from adawise.store.answers import AlreadyExists
 from adawise.store.store import Failpoint, Store, open_store
@@ -54,11 +54,9 @@ def prune(root: str, wanted: Retention) -> Tidied | None:
         SourceError: there is no recording, or it promises less.
         StoreUnavailable: the store failed; the next call goes on.
     """
-    store, where = open_store(root), f"{root}/{MANIFEST}"
-    data = store.get(MANIFEST)
-    if data is None:
-        raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. Correct --output.")
-    retention = wanted.within(decode_manifest(data, where).promise, where)
+    store = open_store(root)
+    promise = read_manifest(store, root, "Correct --output.").promise
+    retention = wanted.within(promise, f"{root}/{MANIFEST}")
     if retention == Retention():
         return None
     return RecordingRetention(root, store, retention).tidy(partitions_of(store))

@@ -17,7 +17,7 @@ from adawise.kafka.ownership import Ownership
 from adawise.ports import Poll, TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.files import Forgotten, RecordedPartition, listing_of
-from adawise.recording.format import MANIFEST, decode_manifest
+from adawise.recording.format import read_manifest
 from adawise.records import Message, TopicPartition
 from adawise.store.store import open_store
 
@@ -33,12 +33,7 @@ class RecordedLog:
     def __init__(self, root: str, forgotten: Forgotten) -> None:
         self._root = root
         store = open_store(root)
-        data = store.get(MANIFEST)
-        if data is None:
-            raise SourceError(
-                f"expected a recording in {root}, but it holds no {MANIFEST}. Make one with `adawise record`."
-            )
-        self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
+        self._manifest = read_manifest(store, root, "Make one with `adawise record`.")
         named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
         # The topic may have got more partitions since.
         count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])

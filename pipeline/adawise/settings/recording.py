@@ -29,7 +29,8 @@ def seconds_of(value: object) -> float:
     return float(match[1]) * SECONDS[match[2]] if match[2] else 0.0
 
 
-def _patterns(value: str) -> str:
+def distinct_names(value: str) -> str:
+    """Return names separated by commas, without spaces. Raise ValueError if one is empty or is there twice."""
     names = [name.strip() for name in value.split(",")]
     if not all(names) or len(set(names)) != len(names):
         raise ValueError("a name is empty or is there twice")
@@ -46,7 +47,7 @@ Days = Annotated[Duration, Field(ge=86_400)]
 
 DAYS_SCHEMA: dict[str, JsonValue] = {"expected": "a day or more, such as 1d, 36h or 28d", "metavar": "TIME"}
 
-StreamPatterns = Annotated[str, AfterValidator(_patterns)]
+StreamPatterns = Annotated[str, AfterValidator(distinct_names)]
 """Names or patterns of streams, separated by commas. Its Field needs json_schema_extra=STREAMS_SCHEMA."""
 
 STREAMS_SCHEMA: dict[str, JsonValue] = {"expected": STREAMS_EXPECTED, "metavar": "A,B*"}

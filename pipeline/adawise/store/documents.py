@@ -53,13 +53,13 @@ def read_document(kind: type[Kind], data: bytes) -> Kind:
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
 
 
-def write_document(kind: type[Document], values: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+def write_document(kind: type[Document], values: Mapping[str, Any]) -> bytes:
     """Return the bytes of a document, which `read_document` reads.
 
     Raises:
         ValueError: it could not be read back: it is too large, a number is not finite, or a path is not UTF-8.
     """
-    data = json.dumps(values, indent=indent).encode()
+    data = json.dumps(values).encode()
     read_document(kind, data)
     return data
 

@@ -12,7 +12,7 @@ from adawise.records import TopicPartition
 from adawise.worker.events import Event, PartitionLost, PartitionRecovered, Stepped, Stopped
 from adawise.worker.passes import Passes
 
-EVERY_S, FIRST_S = 3_600.0, 60.0
+EVERY_S, FIRST_S = 3_600.0, 60.0  # between two passes; from the start of the worker to the first
 
 
 class Housekeeping:
@@ -22,17 +22,12 @@ class Housekeeping:
         remove: removes the old files of a partition, and returns their number. Its second argument returns True once
             the call should end soon.
         clock: monotonic seconds.
-        every_s: seconds between two passes.
-        first_s: seconds from the worker's start to the first pass.
     """
 
     def __init__(
         self,
         remove: Callable[[TopicPartition, Callable[[], bool]], int],
         clock: Callable[[], float] = time.monotonic,
-        *,
-        every_s: float = EVERY_S,
-        first_s: float = FIRST_S,
     ) -> None:
         self._remove, self._clock = remove, clock
         self._owned: set[TopicPartition] = set()
@@ -41,8 +36,8 @@ class Housekeeping:
             self._pass,
             finished=self._log_removed,
             failed=self._failed,
-            every_s=every_s,
-            first_s=first_s,
+            every_s=EVERY_S,
+            first_s=FIRST_S,
             name="retention",
         )
 

@@ -10,15 +10,8 @@ from typing_extensions import override
 
 from adawise.cli.command import FOUND, LABEL_WITHIN, LABELS, Command, json_flag
 from adawise.settings.group import Location
+from adawise.settings.recording import distinct_names
 from adawise.text import separated
-
-
-def _names(value: str) -> str:
-    """Return names separated by commas unchanged. Raise ValueError if one is empty or is there twice."""
-    given = [name.strip() for name in value.split(",")]
-    if not all(given) or len(set(given)) != len(given):
-        raise ValueError("a name is empty or is there twice")
-    return value
 
 
 class DiffCommand(Command):
@@ -45,7 +38,7 @@ class DiffCommand(Command):
         description="folder or s3://BUCKET/PREFIX of a run, or several that together are one run, separated by commas"
     )
     root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other run, or several")
-    streams: Annotated[str, AfterValidator(_names)] | None = Field(
+    streams: Annotated[str, AfterValidator(distinct_names)] | None = Field(
         default=None,
         description="only these streams; none: all",
         json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},

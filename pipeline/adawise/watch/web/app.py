@@ -98,6 +98,7 @@ _ASSETS = ("live.css", "parts.js", "live.js", "camera.js", "icon.svg")
 _COLOURS = _HERE.parents[1] / "page" / "colours.css"
 _LONGEST_FORM = 4_096
 _FORM_S = 5.0
+_TURN_S = 0.5
 _log = structlog.get_logger("http")
 
 Probe = Callable[[], ProbeAnswer]
@@ -111,7 +112,6 @@ def page_app(
     probes: Mapping[str, Probe] | None = None,
     exposition: Exposition | None = None,
     each_turn: Callable[[], object] = lambda: None,
-    turn_s: float = 0.5,
 ) -> ASGIApp:
     """Return the ASGI application.
 
@@ -121,14 +121,13 @@ def page_app(
         access: access rules.
         probes: functions that answer the probes, by path.
         exposition: answers /metrics; None if there are no metrics.
-        each_turn: function that is called every `turn_s` seconds in the application's thread.
-        turn_s: seconds between two calls of `each_turn`.
+        each_turn: function that is called twice a second in the application's thread.
     """
     assets = _assets()
 
     @asynccontextmanager
     async def running(_app: Starlette) -> AsyncIterator[None]:
-        turning = asyncio.ensure_future(_turn(each_turn, turn_s))
+        turning = asyncio.ensure_future(_turn(each_turn))
         yield
         turning.cancel()
 
@@ -227,11 +226,11 @@ def _in_loop(answer: Callable[[Request], Response]) -> Callable[[Request], objec
     return answering
 
 
-async def _turn(each_turn: Callable[[], object], turn_s: float) -> None:
-    """Call `each_turn` every `turn_s` seconds; log its first failure alone."""
+async def _turn(each_turn: Callable[[], object]) -> None:
+    """Call `each_turn` twice a second; log its first failure alone."""
     failed = False
     while True:
-        await asyncio.sleep(turn_s)
+        await asyncio.sleep(_TURN_S)
         try:
             each_turn()
         except Exception:  # noqa: BLE001 - a fault of the page must not affect the worker
