@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from adawise.app.model import ModelPair, method
 from adawise.decode.statistics import statistics
 from adawise.demo.main import PAIR
 from adawise.demo.scene import CLASSES, StreetCamera
-from adawise.demo.script import CAMERAS_OF, CONTROLS, CameraScript, Control
+from adawise.demo.script import CAMERAS_OF, CameraScript, Control
 from adawise.records import Frame, ImageBatch, RowId
 from adawise.settings.tree import SearchSettings
 from adawise.worker.adaptation import Adaptation
@@ -127,7 +128,7 @@ def _adaptations(pair: ModelPair) -> dict[str, Adaptation]:
 
 def _cameras(count: int, frames: int, *, photographs: bool) -> Iterator[tuple[Control, CameraScript]]:
     of = {camera.control: camera for camera in CAMERAS_OF["controls"]}
-    for place, control in enumerate(CONTROLS):
+    for place, control in enumerate(get_args(Control)):
         for k in range(count):
             camera = replace(of[control], seed=_SEED + count * place + k, frames=frames)
             passages = CAMERAS_OF["controls"][0].passages if photographs else camera.passages  # they have their own

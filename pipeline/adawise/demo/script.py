@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -24,8 +24,6 @@ IMAGES: Mapping[str, int] = {"weather": 3200, "nights": 9600, "controls": 6400}
 
 Control: TypeAlias = Literal["exposure", "brightness", "odd", "pan"]
 """A change of pictures that alpha should not follow (`CameraScript.control`)."""
-
-CONTROLS: tuple[Control, ...] = get_args(Control)
 
 _HELD = 96  # frames of one exposure, and of one view
 _EXPOSURES, _BRIGHTER, _VIEWS = (0.6, 1.0, 1.5), 0.4, 3
