@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from adawise.adapt.objective import NO_CARD, OF_ALL_CLASSES
 from adawise.adapt.search import Strategy
+from adawise.adapt.shortlist import Shortlists
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.app.decoder import rendition
@@ -234,14 +235,17 @@ def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
     made = method(settings.search, model, top_k=settings.predict.top_k)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
-    listed = shortlists(settings.scene, model.classes)
-    if listed.rules:
-        _expect_no_reference(settings.search, model)
-    return replace(made, shortlists=listed)
+    return among(made, shortlists(settings.scene, model.classes), settings.search, model)
 
 
-def _expect_no_reference(search: SearchSettings, model: ModelPair) -> None:
-    """Raise SettingsError if the objective compares with what the card knows of all classes together."""
+def among(made: Adaptation, listed: Shortlists, search: SearchSettings, model: ModelPair) -> Adaptation:
+    """Return the method with these shortlists.
+
+    Raises:
+        SettingsError: the objective compares with what the card knows of all classes together.
+    """
+    if not listed.rules:
+        return made
     name, bias = meant(search, model).objective, model.card.bias if model.card else None
     if name in OF_ALL_CLASSES:
         raise SettingsError(
@@ -253,6 +257,7 @@ def _expect_no_reference(search: SearchSettings, model: ModelPair) -> None:
             f"the card's correction of {name} by late labels was learned with all {len(model.classes)} classes, and "
             "does not hold within scene.shortlists: use the card without the correction, or no shortlists"
         )
+    return replace(made, shortlists=listed)
 
 
 def method(search: SearchSettings, model: ModelPair, *, top_k: int) -> Adaptation:
