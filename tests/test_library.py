@@ -218,6 +218,36 @@ def test_labels_are_the_most_probable_classes_in_the_pairs_order(tiny: adawise.M
     assert step.alpha in tiny.classifier.alphas
 
 
+def test_a_stream_that_can_show_few_classes_is_served_among_these(tiny: adawise.ModelPair) -> None:
+    images = jpegs(8, "fog")
+    first = adawise.adapt_batch(tiny, images, classes=[tiny.classes[2], tiny.classes[0]])
+    assert {*first.labels} <= {tiny.classes[0], tiny.classes[2]}
+    assert first.probabilities.shape == (8, len(tiny.classes))
+    assert first.probabilities[:, [0, 2]].sum(axis=1) == pytest.approx(1.0)
+    assert not first.probabilities[:, 1].any()
+    whole = adawise.adapt_batch(tiny, images, classes=tiny.classes)
+    assert (whole.probabilities == adawise.adapt_batch(tiny, images).probabilities).all()
+    further = adawise.adapt_batch(tiny, images, first.state)
+    assert further.probabilities[:, 1].any()
+    assert further.state.batches == 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["nothing", "car"], "expected a class"),
+        ([], "two or more"),
+        ("car", "two or more"),
+        (["a", "a"], "two or more"),
+    ],
+)
+def test_classes_that_the_pair_does_not_have_are_named(
+    tiny: adawise.ModelPair, classes: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adawise.adapt_batch(tiny, jpegs(2, "fog"), classes=classes)
+
+
 def test_a_step_changes_nothing_of_its_arguments_and_is_the_same_again(tiny: adawise.ModelPair) -> None:
     image = Image.open(io.BytesIO(jpegs(1)[0])).convert("P")
     image.info["transparency"] = 0

@@ -389,3 +389,4 @@ class BatchTrace:
     returned: bool | None = None  # True if the stream was in the condition before
     alarm: bool | None = None  # True if alpha is kept from the objective's minimum; None: the strategy has no alarm
     forward_cost: float | None = None  # whole forwards per image; None where an earlier version served the batch
+    shortlist: str | None = None  # digest of the stream's shortlist; None if it may show every class

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
 _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "minute"), (1.0, "s", "second"))
@@ -68,6 +68,17 @@ def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | N
     without_digits = _DIGITS.sub("", name)
     others = [other for other in known if other == name or _DIGITS.sub("", other) != without_digits]
     return next(iter(get_close_matches(name, others, n=1, cutoff=cutoff)), None)
+
+
+def unknown_classes(names: Iterable[str], classes: Collection[str]) -> list[str]:
+    """Return a sentence on each of these names that is none of the classes, with the class that may be meant."""
+    found = list[str]()
+    for name in names:
+        if name not in classes:
+            near = near_match(name, classes, 0.6)
+            hint = f"; did you mean {near!r}?" if near else ""
+            found.append(f"expected a class of model.classes, got {name!r}{hint}")
+    return found
 
 
 def three(value: float | None) -> str:

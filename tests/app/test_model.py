@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from adawise.app.model import ModelPair, adaptation, load_model, served_by
-from adawise.card.card import PairVerdict, make_card
+from adawise.app.prompts import read_lines
+from adawise.card.card import Card, LabelBias, PairVerdict, make_card
+from adawise.errors import SettingsError
 from adawise.settings import Settings
 from tests.fixtures.making import settings
 
@@ -22,6 +24,17 @@ SECRET = "hunter2"
 def model() -> ModelPair:
     chosen = settings(Path("unused"))
     return load_model(chosen.model, chosen.decode)
+
+
+def a_card(model: ModelPair) -> Card:
+    """A card of four images, each of its own class."""
+    return make_card(
+        lambda _: torch.eye(4),
+        torch.arange(4),
+        alphas=model.classifier.alphas,
+        identity=model.classifier.identity,
+        created_at="",
+    )
 
 
 def described(model: ModelPair, group: str = "search", **changed: Any) -> dict[str, Any]:
@@ -57,10 +70,8 @@ def test_the_objective_is_named_by_what_auto_stands_for(model: ModelPair) -> Non
 def test_the_search_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
     assert described(model)["search.strategy"] == "warm"
     verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.65, 0.6, (-0.05, -0.06, -0.04), ())
-    logits, labels = torch.eye(4), torch.arange(4)
     alphas = model.classifier.alphas
-    card = make_card(lambda _: logits, labels, alphas=alphas, identity=model.classifier.identity, created_at="")
-    proven = replace(model, card=replace(card, verdict=verdict))
+    proven = replace(model, card=replace(a_card(model), verdict=verdict))
     found = described(proven)
     assert (found["search.strategy"], found["search.alpha"]) == ("fixed", 0.45)
     assert served_by(settings(Path("unused")), proven).method == "a fixed alpha of 0.45, as the card advises"
@@ -91,3 +102,39 @@ def test_it_can_be_written_down_and_no_secret_is_in_it(model: ModelPair) -> None
     found = json.dumps([by.settings, by.places])
     assert SECRET not in found
     assert not [name for name in by.settings if name.startswith(("kafka.", "http.", "sink."))]
+
+
+def listing(**changed: Any) -> Settings:
+    tree = settings(Path("unused")).model_dump()
+    tree["search"] |= changed
+    shortlists = [{"streams": "yard-*", "exclude": [read_lines(tree["model"]["classes"], "model.classes", "name")[0]]}]
+    return Settings.model_validate({**tree, "scene": {"shortlists": shortlists}})
+
+
+def test_shortlists_are_named_where_there_are_some_and_change_no_fingerprint_where_there_are_none(
+    model: ModelPair,
+) -> None:
+    plain, listed = served_by(settings(Path("unused")), model), served_by(listing(), model)
+    assert {*listed.settings} - {*plain.settings} == {"scene.shortlists"}
+    assert listed.model_fingerprint == plain.model_fingerprint
+    assert listed.config_fingerprint != plain.config_fingerprint
+    assert len(adaptation(listing(), model).shortlists.rules) == 1
+
+
+@pytest.mark.parametrize("objective", ["relative", "atc"])
+def test_an_objective_that_compares_with_figures_of_all_classes_is_refused_beside_shortlists(
+    model: ModelPair, objective: str
+) -> None:
+    carded = replace(model, card=a_card(model))
+    assert adaptation(listing(objective="calibrated_tsallis"), carded).shortlists.rules
+    with pytest.raises(SettingsError, match=f"search.objective {objective} compares .* calibrated_tsallis or tsallis"):
+        adaptation(listing(objective=objective), carded)
+
+
+def test_a_card_that_late_labels_corrected_is_refused_beside_shortlists(model: ModelPair) -> None:
+    card = a_card(model)
+    bias = LabelBias("tsallis", (0.1,) * len(card.alphas), (0.1,) * len(card.alphas), 100, 10, 50.0, "")
+    carded = replace(model, card=card.corrected(bias))
+    assert adaptation(listing(objective="entropy"), carded).shortlists.rules
+    with pytest.raises(SettingsError, match="correction of tsallis by late labels was learned with all"):
+        adaptation(listing(objective="tsallis"), carded)

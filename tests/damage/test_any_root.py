@@ -179,8 +179,8 @@ def a_link_to_itself(path: Path) -> None:
 
 
 def a_folder_that_is_a_link_outside(path: Path) -> None:
-    """Not the root, or that of a topic or a partition: these may lie on another disk, and are written to there."""
-    if path.parent.name.startswith(("topic-", "partition-")) or path.parent in {_root(path), _root(path) / "labels"}:
+    """Not the root, one at its top, or that of a topic or a partition: they may lie on another disk, and are used."""
+    if path.parent.name.startswith(("topic-", "partition-")) or _root(path) in {path.parent, path.parent.parent}:
         path.unlink()
         return
     shutil.rmtree(path.parent)

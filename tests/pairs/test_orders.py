@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -340,12 +343,21 @@ def test_an_order_about_a_pair_that_a_later_one_describes_costs_one_read_a_look(
     assert store.reads == before + 1
 
 
-def test_an_order_or_a_report_that_is_a_pipe_is_named_as_damaged(tmp_path: Path) -> None:
+def bind(path: Path) -> None:
+    """Leave a socket, whose path may have a hundred characters at most."""
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+        made.bind(path.name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.name), bind])
+def test_an_order_or_a_report_that_is_no_regular_file_is_named_as_damaged(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     store = LocalStore(tmp_path)
     before = give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
     for key in (layout.pair_key(1), layout.worker_key("one")):
         (tmp_path / key).parent.mkdir(exist_ok=True)
-        os.mkfifo(tmp_path / key)
+        make(tmp_path / key)
     read = read_orders(store)
     assert "a pipe, a device" in str(read.damaged[1])
     assert read.serving == before.serving

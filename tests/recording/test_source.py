@@ -51,6 +51,20 @@ def test_partitions_interleave_by_the_times_at_which_the_messages_came(tmp_path:
     assert places(read_all(opened(tmp_path))) == [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("offset", range(8))
+def test_reading_begins_at_any_offset_of_any_row_group(tmp_path: Path, offset: int) -> None:
+    """Groups end at 1, 3 and 6; one of them is empty."""
+    messages = [message(0, n, 10 * n) for n in range(7)]
+    whole = pq.read_table(pa.BufferReader(layout.encode_file(messages, layout.Footer("frames", 0, 0, 7, "c", "t", 2))))
+    with pq.ParquetWriter(path := tmp_path / "file", whole.schema) as writer:
+        for first, until in ((0, 2), (2, 2), (2, 4), (4, 7)):
+            writer.write_table(whole.slice(first, until - first))
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups >= 3
+        assert [m.offset for m in layout.messages_from(file, offset)] == [*range(offset, 7)]
+        assert layout.first_at(file, 10 * offset) == (offset if offset < 7 else None)
+
+
 def test_a_late_timestamp_neither_reorders_its_partition_nor_lets_it_run_ahead(tmp_path: Path) -> None:
     write(tmp_path, [message(0, 0, 30), message(0, 1, 5), message(0, 2, 31), message(1, 0, 20), message(1, 1, 30)])
     assert places(read_all(opened(tmp_path))) == [(1, 0), (0, 0), (0, 1), (1, 1), (0, 2)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -48,10 +50,18 @@ def write_recording(folder: Path, batches: range = range(BATCHES), identity: Top
     return folder
 
 
-def run(recording: Path, output: Path, *, state_of: str | None = None, streams: str | None = None) -> Path:
+def run(
+    recording: Path,
+    output: Path,
+    *,
+    state_of: str | None = None,
+    streams: str | None = None,
+    shortlists: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """A replay, of two batches in a segment; returns the output."""
     tree = settings(Path("unused")).model_dump()
     tree["sink"] |= {"flush_rows": 2 * BATCH_IMAGES}
+    tree["scene"] = {"shortlists": shortlists}
     requested = ReplayRequest(
         settings=Settings.model_validate(tree),
         recording=str(recording),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from adawise.labels.folders.read import table_samples
 from adawise.produce.files import FileShots, ImageFile, list_file
 from adawise.settings.cameras import read_cameras
 from adawise.settings.reading import read
-from adawise.store.files import TEXT_BYTES, open_regular, read_bytes
+from adawise.store.files import TEXT_BYTES, NotRegular, open_regular, read_bytes
 from adawise_drift.baseline import read_baseline
 from adawise_drift.events.known import read_known
 from adawise_lab.evaluate.tables import read_table
@@ -42,6 +44,17 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(reader: str
     os.mkfifo(path := tmp_path / "pipe")
     with pytest.raises(AdawiseError, match="it is not a regular file"):
         READERS[reader](path)
+
+
+def test_a_socket_or_a_link_to_itself_is_no_regular_file_and_no_outage(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(tmp_path):
+        made.bind("socket")
+    (tmp_path / "link").symlink_to("link")
+    for name in ("socket", "link"):
+        with pytest.raises(NotRegular):
+            open_regular(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "none")
 
 
 @pytest.mark.parametrize("reader", sorted(READERS.keys() - {"baseline", "labelled table", "list", "table of logits"}))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adawise.errors import SettingsError, StoreFull, StoreUnavailable
+from adawise.errors import ChainError, SettingsError, StoreFull, StoreUnavailable
 from adawise.output.verify.root import verify
 from adawise.sink import layout
 from adawise.store import store
@@ -237,6 +237,60 @@ def test_a_partition_behind_a_link_is_listed_and_a_circle_of_links_ends(tmp_path
     assert {*expected} <= {*found}
     assert len(found) < 200
     assert not any(name.startswith(("strange", "predictions/topic-frames/other")) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("link", "key"),
+    [
+        ("", "predictions/topic-frames/partition-00000/a.parquet"),
+        ("predictions", "predictions/topic-frames/partition-00000/a.parquet"),
+        ("_origin", "_origin/topic-frames/partition-00000.json"),
+        ("predictions/topic-frames", "predictions/topic-frames/partition-00000/a.parquet"),
+        ("predictions/topic-frames/partition-00000", "predictions/topic-frames/partition-00000/a.parquet"),
+        ("compacted/traces/topic-frames", "compacted/traces/topic-frames/partition-00000/a.parquet"),
+        ("topic-frames", "topic-frames/partition-00000/0.parquet"),  # of a recording
+        ("topic-frames/partition-00000", "topic-frames/partition-00000/0.parquet"),
+    ],
+)
+def test_what_is_written_through_a_link_to_another_disk_is_listed(tmp_path: Path, link: str, key: str) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    disk.mkdir()
+    (root / link).parent.mkdir(parents=True, exist_ok=True)
+    (root / link).symlink_to(disk)
+    written = LocalStore(root)
+    written.create(key, b"1")
+    written.put(key, b"2")
+    assert written.list(link or key.partition("/")[0]) == [key]
+    assert len([path for path in disk.rglob("*") if path.is_file()]) == 1
+    written.delete(key)
+    assert written.list("") == []
+
+
+@pytest.mark.parametrize("link", ["compacted/traces", "predictions/topic-frames/partition-00000/deeper"])
+def test_nothing_is_written_through_a_link_that_no_listing_follows(tmp_path: Path, link: str) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    disk.mkdir()
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(disk)
+    with pytest.raises(ChainError, match="a link that no listing follows"):
+        LocalStore(root).create(f"{link}/topic-frames/partition-00000/a.parquet", b"")
+    assert [*disk.iterdir()] == []
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ETIMEDOUT])
+@pytest.mark.parametrize("call", ["create", "put", "delete"])
+def test_a_disk_that_does_not_say_whether_a_folder_is_a_link_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    def fail(path: object, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    method, data = getattr(LocalStore(tmp_path), call), () if call == "delete" else (b"",)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", fail)
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(StoreUnavailable):
+            method(KEY, *data)
 
 
 def test_what_a_file_system_still_takes_is_known_of_a_folder_and_is_nothing_where_it_takes_no_more_files(

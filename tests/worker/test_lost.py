@@ -94,7 +94,7 @@ def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_ever
         yard, output, log = Topic(broker, name), Output(root), root.with_suffix(".log")
         settings = settings_for(yard, pair, root, fresh_name("yard"), batch={"max_age_s": 60.0})
         produce(yard, 5 * IMAGES)
-        disk = next(Path(kafka._folder.name).rglob(f"{name}-0"))
+        disk = next(kafka._folder.rglob(f"{name}-0"))
         shutil.copytree(disk, tmp_path / "backup")  # of a live broker, as a snapshot of its disk is
         produce(yard, 5 * IMAGES)
         with WorkerProcess(Plan(settings, log)) as worker:

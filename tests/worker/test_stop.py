@@ -26,20 +26,26 @@ from tests.worker.prepared import Prepared
 from tests.worker.process import Plan, WorkerProcess, command_line
 
 CAMERAS, LEFT_OVER = 3, 3
+NEVER_BY_CLOCK = {"max_age_s": 3_000.0}
 
 
 @pytest.fixture
 def filled(broker: Broker, topic: MakeTopic) -> Topic:
     """Two whole batches of each camera and three images."""
-    filled, rng = Topic(broker, topic(1)), random.Random(3)
-    filled.produce(single(rng, camera, 1) for _ in range(2 * IMAGES + LEFT_OVER) for camera in range(CAMERAS))
+    filled = Topic(broker, topic(1))
+    send(filled, 2 * IMAGES + LEFT_OVER, seed=3)
     return filled
+
+
+def send(topic: Topic, images: int, seed: int) -> None:
+    rng = random.Random(seed)
+    topic.produce(single(rng, camera, 1) for _ in range(images) for camera in range(CAMERAS))
 
 
 def slow(filled: Topic, pair: PairFolder, root: Path, group: str) -> Settings:
     """A worker that neither writes a segment nor closes a batch before it is told to stop."""
     never = {"flush_rows": 100_000, "flush_age_s": 3_600.0}
-    return settings_for(filled, pair, root, group, sink=never, batch={"max_age_s": 3_000.0})
+    return settings_for(filled, pair, root, group, sink=never, batch=NEVER_BY_CLOCK)
 
 
 def reporting_joins() -> None:
@@ -75,8 +81,9 @@ def test_sigterm_writes_what_is_complete_ends_with_0_and_leaves_the_rest_to_the_
     assert output.rows == 2 * IMAGES * CAMERAS
     [(_, footer)] = read_segment_footers(output.store)
     assert set(footer.pending) <= {offset for _, offset in sorted(filled.sent)[-LEFT_OVER * CAMERAS :]}
-    run_to_the_end(filled, pair, root, group)
-    peace = run_to_the_end(filled, pair, root.with_name("peace"), fresh_name("peace"))
+    send(filled, IMAGES - LEFT_OVER, seed=4)  # so that every batch ends by count, however slow the machine is
+    run_to_the_end(filled, pair, root, group, batch=NEVER_BY_CLOCK)
+    peace = run_to_the_end(filled, pair, root.with_name("peace"), fresh_name("peace"), batch=NEVER_BY_CLOCK)
     assert output.faults(filled, peace) == []
 
 

@@ -65,11 +65,15 @@ class Operation:
             return f"{self} ended with a traceback: {lines[-1]}"
         if code in self._allowed or self.outcome == "killed":
             return None
-        if self.away and code == 1 and lines and names_outage(lines[-1]):
+        if self.away and code == 1 and lines and names_outage(lines[-1]) and self._was_away(lines[-1]):
             return None
         if self.is_fenced and code == 1 and lines and "another replay of the same dead letters began" in lines[-1]:
             return None
         return f"{self} ended with code {code}: {lines[-1] if lines else 'and said nothing'}"
+
+    def _was_away(self, line: str) -> bool:
+        """Return True unless a broker is named as away, and none was."""
+        return "a broker" in self.away or "BrokerUnavailable" not in line
 
     @property
     def _allowed(self) -> set[int]:

@@ -23,6 +23,8 @@ Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [
 
 NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 DEFAULT: ObjectiveName = "tsallis"
+OF_ALL_CLASSES: frozenset[ObjectiveName] = frozenset({"relative", "atc"})
+"""The objectives whose references in the card were measured with all classes of the pair."""
 RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (Niu et al., 2022, arXiv 2204.02610)
 _RELATIVE_POWER = 0.5  # of the reference entropy
 _SPREAD, _LEAST_SPREAD = 3.0, 1e-6  # standard deviation of standardised logits; floor of that of raw ones

@@ -16,19 +16,21 @@ def predict(
     index: int,
     temperatures: tuple[float, ...],
     top_k: int,
+    columns: Tensor | None = None,
 ) -> Predictions:
     """Return the predictions for a batch of N images, calibrated by the card's temperatures if there is a card.
 
     Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and `entropy` is theirs (Shannon, 1948).
 
     Args:
-        logits: `[N, C]` at the served alpha.
-        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`), as in an `Outcome`.
+        logits: `[N, K]` at the served alpha.
+        evaluated: alpha index -> (rows `[m]`, logits `[m, K]`), as in an `Outcome`.
         index: index of the served alpha in the grid.
         temperatures: per alpha of the grid; all 1 without a card.
-        top_k: classes kept for each row; at most C are.
+        top_k: classes kept for each row; at most K are.
+        columns: int64 `[K]`, the classes of the logits' columns; None: all C classes, so that K = C.
     """
-    p = (logits / temperatures[index]).softmax(dim=-1)  # [N, C]
+    p = (logits / temperatures[index]).softmax(dim=-1)  # [N, K]
     top = p.topk(min(top_k, p.shape[1]), dim=-1)
     N = len(logits)
     endpoint_index = np.full((2, N), -1, dtype=np.int32)
@@ -37,10 +39,10 @@ def predict(
         if grid_index in evaluated:
             rows, z = evaluated[grid_index]
             best = (z / temperatures[grid_index]).softmax(dim=-1).max(dim=-1)
-            endpoint_index[end, rows] = _ints(best.indices)
+            endpoint_index[end, rows] = _classes(best.indices, columns)
             endpoint_confidence[end, rows] = _floats(best.values)
     return Predictions(
-        top_index=_ints(top.indices),
+        top_index=_classes(top.indices, columns),
         top_probability=_floats(top.values),
         entropy=_floats(torch.special.entr(p).sum(dim=-1)),
         endpoint_index=endpoint_index,
@@ -48,8 +50,9 @@ def predict(
     )
 
 
-def _ints(tensor: Tensor) -> IntArray:
-    array: IntArray = tensor.to(torch.int32).numpy()
+def _classes(indices: Tensor, columns: Tensor | None) -> IntArray:
+    """Return the class indices of columns."""
+    array: IntArray = (indices if columns is None else columns[indices]).to(torch.int32).numpy()
     return array
 
 

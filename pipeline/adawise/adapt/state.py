@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import warnings
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -44,6 +45,7 @@ _LATER: dict[str, Any] = {  # fields that early states lack: what held before th
     "served_index": None,
     "looks": None,
     "conditions": None,
+    "shortlist": "",
 }
 _MOST = 2.0**53  # every number of a state is smaller
 _MOST_VARIANCE = 1e6  # nats^2
@@ -85,6 +87,7 @@ class StreamState:
         served_index: index of the alpha of the last batch, for its trace; None in older states.
         looks: the learned appearance; None before the first batch whose pixels were measured.
         memory: the conditions of the stream.
+        shortlist: the digest of the stream's shortlist (`adapt/shortlist.py`); "" for all classes.
 
     Example:
         >>> state = adawise.adapt_batch(pair, images[:8]).state
@@ -114,6 +117,7 @@ class StreamState:
     served_index: int | None = None
     looks: LearnedAppearance | None = None
     memory: Memory = field(default_factory=Memory)
+    shortlist: str = ""
 
     @override
     def __repr__(self) -> str:
@@ -184,6 +188,8 @@ class StreamState:
         if self.looks is not None:
             parts["looks"] = _pack_appearance(self.looks)
             parts["conditions"] = _pack_memory(self.memory)
+        if self.shortlist:
+            parts["shortlist"] = self.shortlist
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -225,6 +231,7 @@ class StreamState:
                 served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
                 looks=None if parts["looks"] is None else _unpack_appearance(parts["looks"]),
                 memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
+                shortlist=of_kind(str, parts["shortlist"]),
             )
             _check(state)
             return state
@@ -260,6 +267,7 @@ def _check(state: StreamState) -> None:
             min(known.number + 1, known.visits, known.batches) >= 1 and max(known.visits, known.batches) < _MOST,
         )
     _expect("conditions", state.memory.visits < _MOST)
+    _expect("shortlist", re.fullmatch("(?:[0-9a-f]{12})?", state.shortlist) is not None)
 
 
 def _check_disagreement(disagreement: Disagreement) -> None:
@@ -281,7 +289,9 @@ def _expect(what: str, holds: bool) -> None:
         raise ValueError(f"expected {what}")
 
 
-def largest_bytes(key: str, points: int, observations: int = 0, conditions: int = 0) -> int:
+def largest_bytes(
+    key: str, points: int, observations: int = 0, conditions: int = 0, *, shortlists: bool = False
+) -> int:
     """Return the size of the largest serialised state; in a footer, compressed, a state takes less.
 
     Args:
@@ -289,6 +299,7 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
         points: alphas of the grid.
         observations: trials that the strategy keeps.
         conditions: conditions that the strategy keeps.
+        shortlists: streams may have shortlists.
     """
     number, whole = -1.2345678901234567e-100, 10**15  # the longest texts that numbers have
     level = Level(number, number, whole)
@@ -312,6 +323,7 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
         served_index=points,
         looks=_learned_appearance(np.full((4, _STATISTICS), number), whole, whole, number),
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
+        shortlist="0" * 12 if shortlists else "",
     )
     return len(state.to_bytes())
 

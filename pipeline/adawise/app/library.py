@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from adawise.adapt.search import Strategy
+from adawise.adapt.shortlist import Shortlist, Shortlists
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import is_of_another_pair
-from adawise.app.model import ModelPair, method, open_pair
+from adawise.app.model import ModelPair, among, method, open_pair
 from adawise.app.prompts import TEMPLATES
 from adawise.decode.codec import open_image, undecodable
 from adawise.decode.preprocess import Interpolation, Preprocess, ResizeMode
@@ -32,6 +33,7 @@ from adawise.records import FloatArray, Frame, ImageBatch, RowId, TrialRecord
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings
 from adawise.settings.reading import check_arguments
 from adawise.settings.tree import CHECKPOINT_EXPECTED
+from adawise.text import unknown_classes
 
 Pixels: TypeAlias = npt.NDArray[np.uint8] | Tensor
 Picture: TypeAlias = Image.Image | Pixels | str | os.PathLike[str] | bytes
@@ -178,7 +180,12 @@ class Step:
 
 
 def adapt_batch(
-    pair: ModelPair, images: Images, state: StreamState | None = None, *, search: SearchSettings | None = None
+    pair: ModelPair,
+    images: Images,
+    state: StreamState | None = None,
+    *,
+    search: SearchSettings | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Step:
     """Choose the alpha of a batch of one stream without labels, and classify the images with it.
 
@@ -191,6 +198,8 @@ def adapt_batch(
             paths, or bytes of JPEG, PNG, WebP or BMP. They are resized and cropped as the pair requires.
         state: the state of the step before; None: the stream begins.
         search: how alpha is chosen, the same for all batches of a stream; None: the defaults.
+        classes: the classes that the stream can show, two or more; None: all of the pair. The others have probability
+            0. A stream that goes on with other classes keeps its alpha, and learns all else anew.
 
     Returns:
         The predictions, and the state for the stream's next batch.
@@ -206,12 +215,15 @@ def adapt_batch(
         True
 
     Raises:
-        TypeError, ValueError: images of another type, dtype or shape, or none; a state of another pair or search.
+        TypeError, ValueError: images of another type, dtype or shape, or none; a state of another pair or search; a
+            name that is no class of the pair, or only one.
         InvalidMessage: a picture cannot be decoded, or has more than 34 million pixels.
-        SettingsError: the objective of `search` needs a card, and the pair has none.
+        SettingsError: the objective of `search` needs a card, and the pair has none, or compares with all classes.
         DeviceError: the device fails, or has too little memory.
     """
-    adaptation = method(search or SearchSettings(), pair, top_k=len(pair.classes))
+    search = search or SearchSettings()
+    listed = Shortlists() if classes is None else _listed(classes, pair.classes)
+    adaptation = among(method(search, pair, top_k=len(pair.classes)), listed, search, pair)
     before = _begun(state, adaptation.strategy)
     pixels = _pixels(images, pair.checkpoints.preprocess)
     frames = tuple(
@@ -221,7 +233,7 @@ def adapt_batch(
     if adapted.error is not None:
         raise adapted.error
     top = adapted.predictions.top_index
-    probabilities = np.empty(top.shape, dtype=np.float32)
+    probabilities = np.zeros((len(top), len(pair.classes)), dtype=np.float32)
     np.put_along_axis(probabilities, top.astype(np.int64), adapted.predictions.top_probability, axis=1)
     return Step(
         alpha=adapted.trace.alpha,
@@ -232,6 +244,16 @@ def adapt_batch(
         forward_equivalents=adapted.trace.forward_equivalents,
         state=adapted.state,
     )
+
+
+def _listed(classes: Sequence[str], known: Sequence[str]) -> Shortlists:
+    """Return the shortlist of these classes for any stream."""
+    if isinstance(classes, str) or len({*classes}) < 2:
+        raise ValueError(f"classes: expected two or more names, got {classes!r}")
+    if unknown := unknown_classes(classes, known):
+        raise ValueError(f"classes: {'; '.join(unknown)}")
+    kept = [known.index(name) for name in classes]
+    return Shortlists((("*", None if len({*kept}) == len(known) else Shortlist.of(kept, known)),))
 
 
 def _begun(state: StreamState | None, strategy: Strategy) -> StreamState:

@@ -12,13 +12,15 @@ import structlog
 import torch
 from typing_extensions import override
 
-from adawise.adapt.objective import NO_CARD
+from adawise.adapt.objective import NO_CARD, OF_ALL_CLASSES
 from adawise.adapt.search import Strategy
+from adawise.adapt.shortlist import Shortlists
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.app.machine import usable_cores
 from adawise.app.parts import exploration, rendition
 from adawise.app.prompts import prompt_templates, read_lines
+from adawise.app.scene import shortlists
 from adawise.card import advice
 from adawise.card.card import Card, read_card
 from adawise.clip.classifier import PairClassifier, digest
@@ -232,7 +234,29 @@ def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
     made = method(settings.search, model, top_k=settings.predict.top_k)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
-    return made
+    return among(made, shortlists(settings.scene, model.classes), settings.search, model)
+
+
+def among(made: Adaptation, listed: Shortlists, search: SearchSettings, model: ModelPair) -> Adaptation:
+    """Return the method with these shortlists.
+
+    Raises:
+        SettingsError: the objective compares with what the card knows of all classes together.
+    """
+    if not listed.rules:
+        return made
+    name, bias = meant(search, model).objective, model.card.bias if model.card else None
+    if name in OF_ALL_CLASSES:
+        raise SettingsError(
+            f"search.objective {name} compares images with the card's figures for all {len(model.classes)} classes, "
+            "which do not hold within scene.shortlists: set search.objective to calibrated_tsallis or tsallis"
+        )
+    if bias is not None and bias.objective == name:
+        raise SettingsError(
+            f"the card's correction of {name} by late labels was learned with all {len(model.classes)} classes, and "
+            "does not hold within scene.shortlists: use the card without the correction, or no shortlists"
+        )
+    return replace(made, shortlists=listed)
 
 
 def method(search: SearchSettings, model: ModelPair, *, top_k: int) -> Adaptation:
@@ -253,10 +277,11 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
 
         points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps observations in place of a belief
     conditions = settings.search.conditions if settings.search.strategy in {"auto", "warm"} else 0
-    size = largest_bytes(key, points, observations, conditions) + MAX_STREAM_ID_BYTES
+    listed = bool(settings.scene.shortlists)
+    size = largest_bytes(key, points, observations, conditions, shortlists=listed) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams
     if streams * size > _STATES_BYTES:
-        forgetful = _STATES_BYTES // (largest_bytes(key, points, observations) + MAX_STREAM_ID_BYTES)
+        forgetful = _STATES_BYTES // (largest_bytes(key, points, observations, shortlists=listed) + MAX_STREAM_ID_BYTES)
         lower = (
             f"; or lower search.conditions, {conditions}: with 0 there is room for {forgetful}" if conditions else ""
         )
@@ -366,11 +391,14 @@ def identity_of(model: ModelPair) -> dict[str, str]:
 
 def config_fingerprint(settings: Settings, model: ModelPair) -> str:
     """Return a hash of what results depend on beside the model: search, batches, decoding, the card."""
-    parts = _meant(settings, model).model_dump_json(include=_DECISIVE)
+    parts = _meant(settings, model).model_dump_json(include=_decisive(settings))
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
 
-_DECISIVE: Any = {"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+def _decisive(settings: Settings) -> Any:
+    """Return the settings that results depend on, for pydantic. Fingerprints without shortlists are those of 0.2."""
+    always = {"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
+    return always | {"scene": True} if settings.scene.shortlists else always
 
 
 def _meant(settings: Settings, model: ModelPair) -> Settings:
@@ -380,7 +408,7 @@ def _meant(settings: Settings, model: ModelPair) -> Settings:
 
 def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
     """Return what rows record of the pair and the settings that serve them; `pair` is its id."""
-    groups = _meant(settings, model).model_dump(mode="json", include=_DECISIVE)
+    groups = _meant(settings, model).model_dump(mode="json", include=_decisive(settings))
     named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     of_pair = {
         **model.classifier.identity,

@@ -18,7 +18,7 @@ from adawise.errors import SettingsError
 from adawise.publish.alerts import LabelRule, Rule, SilenceRule
 from adawise.settings import DecodeSettings, SearchSettings
 from adawise.settings.alerts import AlertRule, AlertsSettings
-from adawise.text import near_match
+from adawise.text import unknown_classes
 
 
 def rendition(settings: DecodeSettings) -> Rendition:
@@ -62,11 +62,7 @@ def alert_rules(settings: AlertsSettings, classes: Sequence[str]) -> tuple[Rule,
 
 
 def _unknown(rule: AlertRule, classes: Sequence[str]) -> Iterator[str]:
-    for label in rule.labels:
-        if label not in classes:
-            near = near_match(label, classes, 0.6)
-            hint = f"; did you mean {near!r}?" if near else ""
-            yield f"rule {rule.name}: expected a class of model.classes, got {label!r}{hint}"
+    return (f"rule {rule.name}: {text}" for text in unknown_classes(rule.labels, classes))
 
 
 def _rule(rule: AlertRule) -> Rule:

@@ -49,7 +49,7 @@ class PairStageCommand(PairCommand):
 
     name = "pair stage"
     finds = True
-    groups = (*all_but("model", "on_change"), "search", "predict", "decode", "alerts", "sink.root", "log")
+    groups = (*all_but("model", "on_change"), "search", "scene", "predict", "decode", "alerts", "sink.root", "log")
     examples = (
         (
             "stage a new theta_1 with its card for the workers of adawise.toml",

@@ -14,7 +14,7 @@ from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
-_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "alerts", "limits", "log")
+_GROUPS = ("model", "search", "scene", "batch", "decode", "predict", "sink", "alerts", "limits", "log")
 REPLAY_GROUPS = (*_GROUPS, "results")
 _SHORTHANDS = {"search": "search.strategy", "objective": "search.objective", "card": "model.card"}
 _TOPIC = {"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED}

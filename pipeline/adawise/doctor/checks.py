@@ -110,7 +110,7 @@ PARTS: tuple[Examination, ...] = (
     Examination(
         "model pair and card",
         model.pair,
-        frozenset({"model", "search", "decode", "predict", "limits", "sink", *_PAIR}),
+        frozenset({"model", "search", "scene", "decode", "predict", "limits", "sink", *_PAIR}),
         limit_s=_LONG_S,
         remedy="Check that the disk with the checkpoints, or the network to it, answers.",
         lane="model",

@@ -166,14 +166,14 @@ def read_reports(store: Store, now: datetime | None = None) -> tuple[list[Report
     keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
     found, damaged = list[Reported](), list[DamagedReport]()
     for key in keys:
-        now = now_of(store) if now is None else now
-        at = store.modified(key)
-        if at is None:
-            continue  # the worker ended meanwhile
-        age_s = (now - at).total_seconds()
-        if age_s > _FORGOTTEN_S:
-            continue
+        now, age_s = now_of(store) if now is None else now, 0.0
         try:
+            at = store.modified(key)
+            if at is None:
+                continue  # the worker ended meanwhile
+            age_s = (now - at).total_seconds()
+            if age_s > _FORGOTTEN_S:
+                continue
             if (data := store.get(key)) is not None:
                 found.append(Reported(read_document(WorkerReport, data), at, max(0.0, age_s)))
         except (ValueError, ChainError) as error:  # a damaged report must not hide the others

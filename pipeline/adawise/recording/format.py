@@ -199,8 +199,10 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
 
 def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
     """Yield the messages from `offset` on, with one row group in memory at a time; the file must have images."""
+    has_begun = False  # offsets ascend, so that what comes after a group with such a message has such messages too
     for group in range(file.num_row_groups):
-        if _newest(file, group, "offset") < offset:
+        has_begun = has_begun or _newest(file, group, "offset") >= offset
+        if not has_begun:
             continue
         table = file.read_row_group(group)
         for row in range(table.num_rows):

@@ -5,6 +5,7 @@ from adawise.settings.finetuning import FinetuneSettings
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings, SecuritySettings
 from adawise.settings.reading import Reading, read
+from adawise.settings.scene import SceneSettings
 from adawise.settings.tree import (
     BatchSettings,
     DecodeSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "PredictSettings",
     "Reading",
     "ResultsSettings",
+    "SceneSettings",
     "SearchSettings",
     "SecuritySettings",
     "Settings",

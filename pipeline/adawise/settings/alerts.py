@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError, field_serializer
+from pydantic import BeforeValidator, Field, field_serializer
 from typing_extensions import override
 
-from adawise.settings.group import Group, Text
+from adawise.settings.group import Group, Text, tables
 from adawise.settings.recording import DURATION_EXPECTED, Duration
 
 MOST_RULES = 64
@@ -31,7 +30,7 @@ class AlertRule(Group):
     frames: int = Field(default=3, ge=1, le=1_000)
     of: Annotated[int, Field(ge=1, le=1_000)] | None = None
     clear_frames: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    silent_after: Duration | None = None
+    silent_after: Duration | None = Field(default=None, json_schema_extra={"expected": DURATION_EXPECTED})
 
     @field_serializer("silent_after", when_used="json-unless-none")
     def _as_written(self, value: float) -> str:
@@ -54,46 +53,16 @@ class AlertRule(Group):
             yield "of", f"expected frames ({self.frames}) or more: that many of the last `of` images must match"
 
 
-def _rules(value: object) -> object:
+def _rules(value: object) -> tuple[AlertRule, ...]:
     """Parse rules from the file's tables or from JSON.
 
     Raises:
         ValueError: with all mistakes in one sentence.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is not valid JSON ({error})") from error
-    if not isinstance(value, list | tuple) or not all(isinstance(rule, dict | AlertRule) for rule in value):
-        raise ValueError("it is not a list of tables")
-    if len(value) > MOST_RULES:
-        raise ValueError(f"expected at most {MOST_RULES} rules, got {len(value)}")
-    found, mistakes = [], list[str]()
-    for number, rule in enumerate(value, 1):
-        named = f"rule {number}" + (f" ({rule['name']})" if isinstance(rule, dict) and "name" in rule else "")
-        try:
-            found.append(AlertRule.model_validate(rule))
-        except ValidationError as error:
-            mistakes += [f"{named}: {_message(item)}" for item in error.errors(include_url=False, include_input=False)]
-    twice = [name for name, count in Counter(rule.name for rule in found).items() if count > 1]
-    mistakes += [f"the rule {name} is there twice" for name in twice]
-    if mistakes:
-        raise ValueError("; ".join(mistakes))
-    return tuple(found)
-
-
-def _message(item: Any) -> str:
-    """Format one error of pydantic."""
-    if "problems" in item.get("ctx", {}):
-        return "; ".join(f"{name}: {problem}" for name, problem in item["ctx"]["problems"])
-    where = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
-        return f"{where}: there is no such field; there are {', '.join(AlertRule.model_fields)}"
-    if where == "silent_after":
-        return f"{where}: expected {DURATION_EXPECTED}"
-    reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
-    return f"{where}: {reason[:1].lower()}{reason[1:]}"
+    rules = tables(value, AlertRule, "rule", MOST_RULES)
+    if twice := [name for name, count in Counter(rule.name for rule in rules).items() if count > 1]:
+        raise ValueError("; ".join(f"the rule {name} is there twice" for name in twice))
+    return rules
 
 
 class AlertsSettings(Group):

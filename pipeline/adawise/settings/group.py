@@ -5,10 +5,11 @@ Pydantic checks each field alone. A group yields mistakes between its fields in 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,11 +17,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     SecretStr,
+    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 INCONSISTENT = "inconsistent"
 """The type of the pydantic error that carries the `problems` of a group in its context."""
@@ -48,6 +50,58 @@ class Group(BaseModel):
             text = "; ".join(f"{name}: {problem}" for name, problem in problems)
             raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": problems})
         return self
+
+
+_T = TypeVar("_T", bound=Group)
+
+
+def tables(value: object, kind: type[_T], noun: str, most: int) -> tuple[_T, ...]:
+    """Parse a list of tables: `[[GROUP.SETTING]]` in the file, or JSON in other sources.
+
+    Args:
+        value: the tables, or their JSON.
+        kind: the model of a table; a mistake is named by the first of its fields.
+        noun: the word for a table.
+        most: how many there may be.
+
+    Raises:
+        ValueError: with all mistakes in one sentence.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is not valid JSON ({error})") from error
+    if not isinstance(value, list | tuple) or not all(isinstance(table, dict | kind) for table in value):
+        raise ValueError("it is not a list of tables")
+    if len(value) > most:
+        raise ValueError(f"expected at most {most} {noun}s, got {len(value)}")
+    first = next(iter(kind.model_fields))
+    found, mistakes = [], list[str]()
+    for number, table in enumerate(value, 1):
+        named = f"{noun} {number}" + (f" ({table[first]})" if isinstance(table, dict) and first in table else "")
+        try:
+            found.append(kind.model_validate(table))
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_input=False)
+            mistakes += [f"{named}: {_message(item, kind)}" for item in errors]
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return tuple(found)
+
+
+def _message(item: ErrorDetails, kind: type[Group]) -> str:
+    """Format one error of pydantic."""
+    if "problems" in item.get("ctx", {}):
+        return "; ".join(f"{name}: {problem}" for name, problem in item["ctx"]["problems"])
+    where = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"{where}: there is no such field; there are {', '.join(kind.model_fields)}"
+    extra = kind.model_fields[where].json_schema_extra if where in kind.model_fields else None
+    if isinstance(extra, dict) and "expected" in extra:
+        return f"{where}: expected {extra['expected']}"
+    reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    return f"{where}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _not_empty(value: object) -> object:

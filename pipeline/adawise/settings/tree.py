@@ -15,6 +15,7 @@ from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaNa
 from adawise.settings.http import HttpSettings
 from adawise.settings.kafka import KafkaSettings
 from adawise.settings.recording import DAYS_SCHEMA, Days, RecordSettings
+from adawise.settings.scene import SceneSettings
 
 BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
 """The groups that `Settings.problems` compares."""
@@ -419,6 +420,7 @@ class Settings(Group):
     model: ModelSettings = Field(default=ModelSettings(), description="the two models and their classes")
     pairs: PairsSettings = Field(default=PairsSettings(), description="a new pair without a restart")
     search: SearchSettings = Field(default=SearchSettings(), description="how alpha is chosen for each batch")
+    scene: SceneSettings = Field(default=SceneSettings(), description="what is known of what cameras see")
     batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered into batches")
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="output of predictions and traces")

@@ -152,6 +152,16 @@ COST = [
     ),
 ]
 
+SHORTLIST = [
+    _field(
+        "shortlist",
+        pa.string(),
+        "digest of the camera's shortlist, the classes of scene.shortlists that it can show; null if it may show every "
+        "class, and from earlier versions",
+        nullable=True,
+    ),
+]
+
 AUDIT_REGRET = "audit_regret"
 _REGRET = "nats by which an audit found another alpha's objective lower"
 _NULLABLE_REGRET = _field(
@@ -159,7 +169,7 @@ _NULLABLE_REGRET = _field(
 )
 
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION, *COST)))
+LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION, *COST, *SHORTLIST)))
 """The columns that earlier versions did not write, in the order in which they were added; they end their schema."""
 
 PREDICTIONS = pa.schema(
@@ -298,6 +308,7 @@ BATCH_TRACE = pa.schema(
         *OUTCOME,
         *CONDITION,
         *COST,
+        *SHORTLIST,
     ]
 )
 
@@ -311,6 +322,7 @@ TRACES = pa.schema(
         *OUTCOME,
         *CONDITION,
         *COST,
+        *SHORTLIST,
     ]
 )
 TRACES_DICTIONARY = [

@@ -48,6 +48,20 @@ def open_regular(path: Path) -> BinaryIO:
     return open(path, "rb", opener=_regular)
 
 
+def stat_of(path: Path) -> os.stat_result:
+    """Return the status of a file.
+
+    Raises:
+        OSError: there is none; NotRegular if it is a link that leads back to itself.
+    """
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise NotRegular(errno.ELOOP, "it is a link that leads back to itself", str(path)) from error
+        raise
+
+
 def _regular_or_with_an_end(path: str, flags: int) -> int:
     return os.open(path, flags) if os.fspath(path).startswith(_WITH_AN_END) else _regular(path, flags)
 
@@ -56,8 +70,8 @@ def _regular(path: str, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK)  # to open a pipe without a writer would block
     except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):
-            raise NotRegular(errno.ELOOP, "it is a link that leads back to itself", path) from error
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENODEV} and not stat.S_ISREG(stat_of(Path(path)).st_mode):
+            raise NotRegular(errno.EINVAL, "it is a socket or a device", path) from error
         raise
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from adawise.errors import ChainError, SettingsError, StoreFull, StoreUnavailable
 from adawise.store.answers import AlreadyExists
-from adawise.store.files import NotRegular, open_regular
+from adawise.store.files import NotRegular, open_regular, stat_of
 
 TEMPORARY = ".tmp-"
 """The prefix of the names of files that are being written."""
@@ -146,7 +146,7 @@ STALE_S = 3600.0
 DOCUMENT = "_sink.json"
 """The key that identifies a root: while the folder has the document that was first read there, it is the same root."""
 
-_PLACE = re.compile(r"[a-z_]+(?:/[a-z]+)?/topic-[^/]+(?:/partition-[^/]+)?")
+_PLACE = re.compile(r"(?:[a-z_]+/(?:[a-z]+/)?)?topic-[^/]+(?:/partition-[^/]+)?")  # of a recording, without a prefix
 _LOST_AND_FOUND = "lost+found"  # a folder of the file system itself, which only root may read
 _KINDS = {"predictions": "segment", "traces": "traces"}  # the prefix of crash points, by the first folder of a key
 
@@ -231,17 +231,23 @@ def free_bytes(store: Store) -> int | None:
 
 
 def check_regular(store: Store, keys: Iterable[str]) -> None:
-    """Raise ChainError if one of these keys is a pipe or a device. Call it before DuckDB or Arrow opens them by name.
+    """Raise ChainError if one of these keys is a pipe, a device or a link to itself.
 
-    Either would wait for the writer of a pipe for ever. A key that is gone is left to the reader.
+    Call it before DuckDB or Arrow opens them by name: either would wait for the writer of a pipe for ever. A key that
+    is gone is left to the reader.
     """
     if not isinstance(store, LocalStore):
         return
     for key in keys:
         path = Path(str(store), key)
-        with suppress(OSError):
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise ChainError(_NOT_REGULAR.format(path))
+        try:
+            is_regular = stat.S_ISREG(stat_of(path).st_mode)
+        except NotRegular:
+            is_regular = False
+        except OSError:
+            continue
+        if not is_regular:
+            raise ChainError(_NOT_REGULAR.format(path))
 
 
 def as_pattern(path: str) -> str:
@@ -335,8 +341,8 @@ class LocalStore:
         found = {}
         for key in self.list(prefix):
             path = self._path(key)
-            with translated(path), suppress(FileNotFoundError):  # removed since it was listed
-                found[key] = path.stat().st_size
+            with translated(path), suppress(FileNotFoundError, NotRegular):  # removed since it was listed
+                found[key] = stat_of(path).st_size
         return found
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
@@ -361,7 +367,7 @@ class LocalStore:
         path = self._path(key)
         with translated(path):
             try:
-                return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                return datetime.fromtimestamp(stat_of(path).st_mtime, UTC)
             except FileNotFoundError:
                 self._check_root()
                 return None
@@ -387,19 +393,21 @@ class LocalStore:
 
     @contextmanager
     def _there(self, path: Path) -> Iterator[None]:
-        """Check before and after the block that the root is still there, and that the path does not leave it.
+        """Check before and after the block that the root is still there, and that listings will find the path.
 
-        Otherwise it is unknown where the block acted.
+        Otherwise it is unknown where the block acted. A link at the top of the root may lead to another disk: every
+        listing of what is in it begins there, and follows it.
         """
-        for folder in path.relative_to(self._root).parents:
-            at = self._root / folder
-            if at.is_symlink() and not self._is_followed(at) and at != self._root:
-                raise ChainError(
-                    f"{at}: expected a folder, but it is a link, by which files outside {self._root} would be written "
-                    "and never found again; replace it by the folder (those of topics and partitions may be links)"
-                )
         with translated(path):
             self._check_root()
+            for folder in path.relative_to(self._root).parents:
+                at = self._root / folder
+                if len(folder.parts) > 1 and at.is_symlink() and not self._is_followed(at):
+                    raise ChainError(
+                        f"{at}: expected a folder, but it is a link that no listing follows, so that what is written "
+                        "there would not be found again; replace it by the folder (the folders at the top of "
+                        f"{self._root}, and those of topics and partitions, may be links)"
+                    )
             yield
             self._check_root()
 

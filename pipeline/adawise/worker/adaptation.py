@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from adawise.adapt import search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.predict import predict
-from adawise.adapt.search import Outcome, Strategy, forward_cost
+from adawise.adapt.search import Outcome, Search, Strategy, forward_cost
+from adawise.adapt.shortlist import RESET, Shortlist, Shortlists, continued, narrowed
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
 from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions, Selection
@@ -41,12 +42,14 @@ class Adaptation:
         classifier: the model pair.
         temperatures: one per alpha of the classifier's grid, applied to the served predictions: the card's, or all 1.
         top_k: how many classes of each image are served.
+        shortlists: which classes each stream can show.
     """
 
     strategy: Strategy
     classifier: Classifier
     temperatures: tuple[float, ...]
     top_k: int
+    shortlists: Shortlists = field(default_factory=Shortlists)
 
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
         """Choose an alpha for each batch from its stream's state, and predict with it.
@@ -73,41 +76,57 @@ class Adaptation:
             return logits
 
         statistics = [moments(batch.frames) for batch in batches]
+        shortlists = [self.shortlists.of(batch.stream_id) for batch in batches]
+        begun = [
+            continued(state, shortlist, self.strategy) for state, shortlist in zip(states, shortlists, strict=True)
+        ]
         searches = [
-            self.strategy.search(state, len(batch), _appearance(batch_statistics, len(batch)))
-            for state, batch, batch_statistics in zip(states, batches, statistics, strict=True)
+            narrowed(self.strategy.search(state, len(batch), _appearance(batch_statistics, len(batch))), shortlist)
+            for (state, _), batch, batch_statistics, shortlist in zip(
+                begun, batches, statistics, shortlists, strict=True
+            )
         ]
         restarts = [
-            partial(self.strategy.restart, state, len(batch)) for state, batch in zip(states, batches, strict=True)
+            partial(self._restart, state, len(batch), shortlist)
+            for (state, _), batch, shortlist in zip(begun, batches, shortlists, strict=True)
         ]
-        outcomes = search.run(searches, evaluate, restarts)
-        results = [self._predict(outcome) for outcome in outcomes]
+        outcomes = [
+            replace(outcome, reset=outcome.reset or RESET) if was_reset else outcome
+            for outcome, (_, was_reset) in zip(search.run(searches, evaluate, restarts), begun, strict=True)
+        ]
+        results = [self._predict(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
         now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, state, outcome, predictions, batch_statistics in zip(
-            batches, states, outcomes, results, statistics, strict=True
+        for batch, state, outcome, predictions, batch_statistics, shortlist in zip(
+            batches, states, outcomes, results, statistics, shortlists, strict=True
         ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
-            served = replace(outcome.state, served_index=outcome.index)
-            trace = self._trace(batch, state, outcome, milliseconds, now_us, batch_statistics)
+            # A search that gave up its state, or was restarted, has a new one without a shortlist.
+            digest = shortlist.digest if shortlist else ""
+            served = replace(outcome.state, served_index=outcome.index, shortlist=digest)
+            trace = self._trace(batch, state, replace(outcome, state=served), milliseconds, now_us, batch_statistics)
             adapted.append(Adapted(predictions, trace, served, outcome.error))
         return adapted
 
-    def _predict(self, outcome: Outcome) -> Predictions:
+    def _restart(self, state: StreamState, images: int, shortlist: Shortlist | None) -> Search:
+        return narrowed(self.strategy.restart(state, images), shortlist)
+
+    def _predict(self, outcome: Outcome, shortlist: Shortlist | None) -> Predictions:
         return predict(
             outcome.logits,
             outcome.evaluated,
             index=outcome.index,
             temperatures=self.temperatures,
             top_k=self.top_k,
+            columns=shortlist.columns if shortlist else None,
         )
 
     def _trace(
@@ -149,6 +168,7 @@ class Adaptation:
             returned=memory.visits > 1 if has_appearance else None,
             alarm=outcome.alarm,
             forward_cost=forward_cost(outcome.forward_equivalents, self.classifier.tail_share),
+            shortlist=outcome.state.shortlist or None,
         )
 
 

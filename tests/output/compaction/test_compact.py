@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -17,6 +17,7 @@ from adawise.errors import ChainError
 from adawise.output.compaction.compact import FAILPOINTS, choose_plan, claim_plan, planned
 from adawise.output.compaction.delete import FAILPOINTS as DELETE_POINTS
 from adawise.output.compaction.delete import deletable, delete
+from adawise.output.compaction.retain import removal, remove
 from adawise.output.verify.root import verify
 from adawise.records import Frame
 from adawise.sink import layout, segment
@@ -243,6 +244,57 @@ def test_a_compaction_that_listed_before_the_one_that_planned_lists_again() -> N
     first, *_ = compacted(store)
     assert (first.name, first.segments) == (plan.name, len(inside))
     assert content(store) == before
+    assert faults(store) == []
+
+
+def test_a_compaction_that_lists_again_behind_a_retention_begins_behind_it() -> None:
+    class Raced(DictStore):
+        """Another compaction, which lists later, plans first; then retention removes what both planned."""
+
+        late: Sequence[str] = ()
+        claims: Callable[[], object]
+        removes: Callable[[], object]
+        raced: Sequence[str] = ()
+
+        def list(self, prefix: str) -> list[str]:
+            found = super().list(prefix)
+            if prefix.startswith(layout.PREDICTIONS):
+                found, self.late = [key for key in found if key not in self.late], ()
+            return found
+
+        def create(self, key: str, data: bytes) -> None:
+            if "/plans/" in key and not self.raced:
+                self.raced = ["claimed"]
+                self.claims()
+            super().create(key, data)
+
+        def get(self, key: str) -> bytes | None:
+            data = super().get(key)
+            if "/plans/" in key and self.raced == ["claimed"] and data is not None:
+                self.raced = ["claimed", "removed"]
+                self.removes()
+            return data
+
+    store = Raced()
+    Days(store).commit(24)
+    names = segment_names(store, TP)
+    plan = choose_plan(store, TP, names, LIMITS)
+    assert plan is not None
+    inside = [name for name in names if name < plan.name.until]
+    store.late = [layout.segment_key(TP, name) for name in names if name >= inside[-1]]
+    store.claims = lambda: claim_plan(store, TP, plan)
+    later = datetime.now(UTC) + timedelta(days=30)
+
+    def cut() -> None:
+        removed = removal(store, TP, before=LIMITS.before, now=later)
+        assert removed is not None
+        assert [*remove(store, removed)]
+
+    store.removes = cut
+    made = compacted(store)
+    assert store.raced == ["claimed", "removed"]
+    assert made
+    assert made[0].name.first > plan.name.until
     assert faults(store) == []
 
 

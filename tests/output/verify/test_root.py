@@ -16,7 +16,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.adapt.state import StreamState
-from adawise.errors import Lost, Reason, SettingsError, SourceError
+from adawise.errors import ChainError, Lost, Reason, SettingsError, SourceError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
@@ -391,6 +391,22 @@ def test_a_topic_may_have_got_more_partitions_on_a_broker_without_topic_ids_too(
 def test_the_newest_segments_traces_may_still_be_missing(store: DictStore) -> None:
     del store.objects[TRACES_9]
     assert faults_of(store) == []
+
+
+def test_traces_that_are_no_file_are_one_fault_beside_which_others_are_found(
+    store: DictStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = layout.traces_key(key(4))
+    del store.objects[layout.traces_key(key(0))]
+
+    def get(asked: str) -> bytes | None:
+        if asked == where:
+            raise ChainError(f"{asked}: it is a pipe")
+        return store.objects.get(asked)
+
+    monkeypatch.setattr(store, "get", get)
+    found = faults_of(store)
+    assert {finding.where for finding in found} == {where, layout.traces_key(key(0))}
 
 
 def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes() -> None:

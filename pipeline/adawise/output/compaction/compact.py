@@ -219,7 +219,10 @@ def compact(
                 return
             plan = claim_plan(store, tp, chosen)
             if plan.name.until not in partition.names:  # of another compaction, which listed the partition later
-                partition = _Partition.of(store, tp)
+                before, partition = partition.chain.origin, _Partition.of(store, tp)
+                if partition.chain.origin > before:  # and retention has removed segments since
+                    start = partition.chain.origin
+                    continue
             failpoint("compact.planned")
             made = partition.make(store, plan.name, now(), failpoint)
         except ChainError:

@@ -174,7 +174,11 @@ class ChainCheck:
     def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Finding]:
         """Yield how the traces differ; those of the newest segment may be missing, because recovery writes them."""
         where = layout.traces_key(key)
-        data = self._store.get(where) if where in self._traces else None
+        try:
+            data = self._store.get(where) if where in self._traces else None
+        except ChainError as error:  # no regular file
+            yield damage(where, str(error), DERIVE)
+            return
         if data is None:
             if not may_be_missing:
                 yield damage(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)

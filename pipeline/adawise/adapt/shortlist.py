@@ -1,0 +1,103 @@
+"""Shortlists: a camera sees few of the model's classes, and everything is decided among those.
+
+A search, its alarm and the predictions see the columns of the shortlist alone, as if the model had no other classes. A
+mask of minus infinity would make the objectives nan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from adawise.adapt.search import Outcome, Search, Strategy
+from adawise.adapt.state import StreamState
+
+RESET = "shortlist"
+"""The reset of a batch whose camera has another shortlist than before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """The classes of one or more cameras.
+
+    Attributes:
+        columns: int64 `[K]`, ascending indices into the C classes of the model, 2 <= K < C.
+        digest: a hash of the names in the order of the model's classes, 12 hexadecimal digits.
+    """
+
+    columns: Tensor
+    digest: str
+
+    @classmethod
+    def of(cls, indices: Sequence[int], classes: Sequence[str]) -> Shortlist:
+        """Return the shortlist of the classes at these indices, whose order and repetitions do not matter."""
+        ordered = sorted({*indices})
+        names = "\0".join(classes[index] for index in ordered)
+        return cls(torch.tensor(ordered), hashlib.sha256(names.encode()).hexdigest()[:12])
+
+
+@dataclass(frozen=True)
+class Shortlists:
+    """The shortlists of cameras, by patterns of their stream ids.
+
+    Attributes:
+        rules: shell patterns of stream ids with their shortlists; the last one that matches holds. None: all classes.
+    """
+
+    rules: tuple[tuple[str, Shortlist | None], ...] = ()
+    _known: dict[str, Shortlist | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def of(self, stream_id: str) -> Shortlist | None:
+        """Return the shortlist of a camera, None if it may show every class."""
+        if not self.rules:
+            return None
+        if stream_id not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            matching = (listed for pattern, listed in reversed(self.rules) if fnmatchcase(stream_id, pattern))
+            self._known[stream_id] = next(matching, None)
+        return self._known[stream_id]
+
+
+_MOST_KNOWN = 100_000  # cameras whose shortlist is remembered, as names may be invented without end
+
+
+def continued(state: StreamState, shortlist: Shortlist | None, strategy: Strategy) -> tuple[StreamState, bool]:
+    """Return the state from which a camera goes on under this shortlist, and whether it was reset for it.
+
+    What a state knows of the objective holds among the classes that it was learned with. Under other ones only the
+    alpha to start from, and which alphas have logits that are not finite, are kept.
+    """
+    digest = shortlist.digest if shortlist else ""
+    if state.shortlist == digest:
+        return state, False
+    if not state.batches:
+        return replace(state, shortlist=digest), False
+    return replace(
+        strategy.initial(),
+        alpha_index=state.alpha_index,
+        batches=state.batches,
+        broken=state.broken,
+        last_seen=state.last_seen,
+        served_index=state.served_index,
+        shortlist=digest,
+    ), True
+
+
+def narrowed(search: Search, shortlist: Shortlist | None) -> Search:
+    """Run a search on the columns of the shortlist alone; its outcome has logits `[n, K]`."""
+    if shortlist is None:
+        return (yield from search)
+    try:
+        requested = next(search)
+        while True:
+            logits = yield requested
+            requested = search.send([z.index_select(-1, shortlist.columns) for z in logits])
+    except StopIteration as stop:
+        outcome: Outcome = stop.value
+        return outcome

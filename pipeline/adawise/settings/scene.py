@@ -1,0 +1,51 @@
+"""The settings of scenes: what is known of a camera's surroundings beside its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import override
+
+from adawise.settings.group import Group, Text, tables
+
+MOST_SHORTLISTS = 10_000
+SHORTLISTS_EXPECTED = (
+    "a list of shortlists, each with streams and classes or exclude: [[scene.shortlists]] in the file, elsewhere JSON "
+    'as [{"streams": "yard-*", "classes": ["car", "lorry"]}]'
+)
+
+
+class ShortlistSettings(Group):
+    """The classes that some cameras can show: those of `classes`, or all but those of `exclude`.
+
+    With neither, these cameras may show every class, whatever an earlier shortlist says.
+    """
+
+    streams: Text
+    classes: tuple[Text, ...] = ()
+    exclude: tuple[Text, ...] = ()
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield the mistakes in a shortlist. See `Group`."""
+        if self.classes and self.exclude:
+            yield "exclude", "expected either classes or exclude; give one of them"
+        if len({*self.classes}) == 1:
+            yield "classes", "expected two or more classes: with one there is nothing to distinguish"
+
+
+def _shortlists(value: object) -> tuple[ShortlistSettings, ...]:
+    return tables(value, ShortlistSettings, "shortlist", MOST_SHORTLISTS)
+
+
+class SceneSettings(Group):
+    """The settings `[scene]`: what is known of what cameras see."""
+
+    shortlists: Annotated[tuple[ShortlistSettings, ...], BeforeValidator(_shortlists)] = Field(
+        default=(),
+        description="classes that a camera can show, by patterns of stream ids; the last one that matches holds, and "
+        "a camera without one may show every class (docs/guide/scene.md)",
+        json_schema_extra={"expected": SHORTLISTS_EXPECTED, "metavar": "JSON"},
+    )

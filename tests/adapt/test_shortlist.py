@@ -1,0 +1,171 @@
+"""Shortlists: what a camera can show is decided among those classes alone, as if the model had no others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adawise.adapt.objective import NO_CARD
+from adawise.adapt.search import Strategy
+from adawise.adapt.shortlist import Shortlist, Shortlists, continued
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies import NAMES, strategy
+from adawise.adapt.strategies.warm import Exploration
+from adawise.errors import ChainError
+from adawise.records import ImageBatch
+from adawise.worker.adaptation import Adaptation, Adapted
+from adawise.worker.batching import batch_of
+from tests.adapt.curves import GRID, AlphaByAlpha
+from tests.frames import a_frame
+
+CLASSES = tuple(f"class {n}" for n in range(12))
+KEPT = (2, 3, 7, 11)
+LISTED = Shortlist.of(KEPT, CLASSES)
+ONES = (1.0,) * len(GRID)
+
+
+class Random(AlphaByAlpha):
+    """A classifier of random logits: an image's pixels are the seed of its row."""
+
+    alphas = GRID
+
+    def __init__(self, columns: tuple[int, ...] | None = None) -> None:
+        self._columns = columns
+
+    def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+        seeds = torch.cat([part.reshape(-1) for part in images]).tolist()
+        rows = np.stack([np.random.default_rng([alpha_index, int(seed)]).normal(0, 3, len(CLASSES)) for seed in seeds])
+        z = torch.from_numpy(rows).float()
+        return z if self._columns is None else z[:, self._columns]
+
+
+def batches(count: int, stream: str = "yard-1", images: int = 16) -> list[ImageBatch]:
+    found = []
+    for number in range(count):
+        frames = [a_frame(images * number + i, stream, timestamp_ms=1000 + i) for i in range(images)]
+        pixels = torch.arange(images).reshape(-1, 1, 1, 1) + images * number
+        found.append(replace(batch_of(frames), images=pixels))
+    return found
+
+
+def made(name: str = "warm", *, context: str = "test") -> Strategy:
+    return strategy(
+        name,
+        alphas=GRID,
+        objective=NO_CARD["tsallis"],
+        context=context,
+        alpha=0.5,
+        exploration=Exploration(),
+    )
+
+
+def served(adaptation: Adaptation, given: list[ImageBatch], state: StreamState) -> list[Adapted]:
+    found = []
+    for batch in given:
+        (adapted,) = adaptation.run([batch], [state])
+        state = adapted.state
+        found.append(adapted)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_camera_with_a_shortlist_is_served_as_by_a_model_of_those_classes(name: str) -> None:
+    count = 2 if name == "botorch" else 12
+    searching = made(name)
+    listed = Adaptation(searching, Random(), ONES, 3, Shortlists((("yard-*", LISTED),)))
+    small = Adaptation(searching, Random(KEPT), ONES, 3)
+    ours = served(listed, batches(count), searching.initial())
+    theirs = served(small, batches(count), searching.initial())
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine.trace.alpha, mine.trace.objective) == (other.trace.alpha, other.trace.objective)
+        assert mine.trace.trials == other.trace.trials
+        assert mine.predictions.top_index.tolist() == np.array(KEPT)[other.predictions.top_index].tolist()
+        assert mine.predictions.top_probability.tobytes() == other.predictions.top_probability.tobytes()
+        assert mine.predictions.entropy.tobytes() == other.predictions.entropy.tobytes()
+        ends = other.predictions.endpoint_index
+        assert mine.predictions.endpoint_index.tolist() == np.where(ends < 0, ends, np.array(KEPT)[ends]).tolist()
+        assert replace(mine.state, shortlist="").to_bytes() == other.state.to_bytes()
+        assert (mine.trace.shortlist, other.trace.shortlist) == (LISTED.digest, None)
+
+
+def test_a_camera_without_a_shortlist_is_not_affected_by_those_of_others() -> None:
+    searching = made()
+    listed = Adaptation(searching, Random(), ONES, 3, Shortlists((("gate-*", LISTED),)))
+    plain = Adaptation(searching, Random(), ONES, 3)
+    (mine,), (other,) = (each.run(batches(1), [searching.initial()]) for each in (listed, plain))
+    assert mine.state.to_bytes() == other.state.to_bytes()
+    assert mine.predictions.top_index.tolist() == other.predictions.top_index.tolist()
+    assert b"shortlist" not in mine.state.to_bytes()
+
+
+def test_cameras_of_one_round_have_the_same_bits_as_alone() -> None:
+    searching = made()
+    both = Adaptation(searching, Random(), ONES, 3, Shortlists((("yard-*", LISTED),)))
+    yard, gate = batches(1)[0], batches(1, "gate-1")[0]
+    together = both.run([yard, gate], [searching.initial()] * 2)
+    for alone, beside in zip((yard, gate), together, strict=True):
+        (single,) = both.run([alone], [searching.initial()])
+        assert single.state.to_bytes() == beside.state.to_bytes()
+        assert single.predictions.top_index.tolist() == beside.predictions.top_index.tolist()
+
+
+def test_another_shortlist_resets_what_was_learned_and_keeps_the_alpha() -> None:
+    searching = made()
+    first, second = Shortlists((("*", LISTED),)), Shortlists((("*", Shortlist.of((0, 1, 5), CLASSES)),))
+    before = served(Adaptation(searching, Random(), ONES, 3, first), batches(5), searching.initial())
+    assert [adapted.trace.reset for adapted in before] == [None] * 5
+    stored = StreamState.from_bytes(before[-1].state.to_bytes())
+    assert stored.shortlist == LISTED.digest
+    changed = Adaptation(searching, Random(), ONES, 3, second)
+    (after,) = changed.run(batches(6)[5:], [stored])
+    assert (after.trace.reset, after.trace.batch_number) == ("shortlist", 5)
+    begun, was_reset = continued(stored, second.of("yard-1"), searching)
+    assert was_reset
+    assert (begun.alpha_index, begun.batches, begun.belief) == (stored.alpha_index, 5, None)
+    (following,) = changed.run(batches(7)[6:], [StreamState.from_bytes(after.state.to_bytes())])
+    assert following.trace.reset is None
+    (removed,) = Adaptation(searching, Random(), ONES, 3).run(batches(7)[6:], [after.state])
+    assert (removed.trace.reset, removed.trace.shortlist, removed.state.shortlist) == ("shortlist", None, "")
+
+
+def test_a_search_that_fails_keeps_the_shortlist() -> None:
+    class Fails(Random):
+        def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
+            return super().logits(alpha_index, *images) * float("nan")
+
+    searching = made()
+    listed = Adaptation(searching, Fails(), ONES, 3, Shortlists((("*", LISTED),)))
+    first, second = served(listed, batches(2), searching.initial())
+    assert {first.trace.shortlist, second.trace.shortlist} == {LISTED.digest}
+    assert "shortlist" not in {first.trace.reset, second.trace.reset}
+    assert {*second.predictions.top_index.ravel().tolist()} <= {*KEPT}
+
+
+@given(st.lists(st.sampled_from(["*", "yard-*", "yard-1", "gate-?", "Yard-1"]), max_size=6))
+def test_the_last_pattern_that_matches_holds(patterns: list[str]) -> None:
+    lists = [Shortlist.of((n % 11, n % 11 + 1), CLASSES) for n in range(len(patterns))]
+    rules = tuple(zip(patterns, lists, strict=True))
+    matching = [listed for pattern, listed in rules if pattern in {"*", "yard-*", "yard-1"}]
+    shortlists = Shortlists(rules)
+    assert shortlists.of("yard-1") is shortlists.of("yard-1") is (matching[-1] if matching else None)
+
+
+def test_a_digest_is_of_the_names_whatever_their_order_or_place() -> None:
+    assert Shortlist.of((7, 2, 2), CLASSES).columns.tolist() == [2, 7]
+    assert Shortlist.of((7, 2), CLASSES).digest == Shortlist.of((0, 1), ("class 2", "class 7")).digest
+    assert Shortlist.of((7, 2), CLASSES).digest != Shortlist.of((7, 3), CLASSES).digest
+
+
+@pytest.mark.parametrize("value", ["x", "0" * 11, "0" * 13, "0" * 11 + "\n", 5, None])
+def test_a_state_with_a_shortlist_that_none_has_is_damaged(value: object) -> None:
+    data = replace(made().initial(), shortlist="0" * 12).to_bytes()
+    assert StreamState.from_bytes(data).shortlist == "0" * 12
+    with pytest.raises(ChainError):
+        StreamState.from_bytes(json.dumps({**json.loads(data), "shortlist": value}).encode())

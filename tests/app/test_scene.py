@@ -1,0 +1,88 @@
+"""Shortlists of the settings: how they are written, checked against the classes, and what they do to fingerprints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adawise.app.scene import shortlists
+from adawise.errors import SettingsError
+from adawise.settings import SceneSettings, read
+from adawise.settings.describe import SETTINGS, shown
+
+CLASSES = ("car", "lorry", "bicycle", "boat")
+FILE = """
+[[scene.shortlists]]
+streams = "yard-*"
+classes = ["lorry", "car"]
+[[scene.shortlists]]
+streams = "*-gate"
+exclude = ["boat"]
+[[scene.shortlists]]
+streams = "yard-harbour"
+"""
+
+
+def scene_in(folder: Path, file: str = "", environ: dict[str, str] | None = None) -> SceneSettings:
+    (folder / "adawise.toml").write_text(file)
+    return read((), environ=environ or {}, folder=folder).checked().scene
+
+
+def columns(scene: SceneSettings, stream: str) -> list[int] | None:
+    listed = shortlists(scene, CLASSES).of(stream)
+    return None if listed is None else listed.columns.tolist()
+
+
+def test_the_same_shortlists_are_written_as_tables_and_as_json(tmp_path: Path) -> None:
+    scene = scene_in(tmp_path, FILE)
+    assert columns(scene, "yard-1") == [0, 1]
+    assert columns(scene, "yard-gate") == [0, 1, 2]  # the last one that matches
+    assert columns(scene, "yard-harbour") is None
+    assert columns(scene, "street") is None
+    as_json = shown(SETTINGS["scene.shortlists"], scene.shortlists)
+    assert json.loads(as_json)[1] == {"streams": "*-gate", "exclude": ["boat"]}
+    assert scene_in(tmp_path, environ={"ADAWISE_SCENE__SHORTLISTS": as_json}) == scene
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('classes = ["car", "lory"]', r"shortlist of \*: expected a class of model\.classes, got 'lory'.*'lorry'"),
+        ('exclude = ["ship"]', "expected a class of model.classes, got 'ship'"),
+        ('exclude = ["car", "lorry", "boat"]', "expected two or more to be left"),
+        ('exclude = ["car", "lorry", "boat", "bicycle"]', "excludes all classes but 0"),
+    ],
+)
+def test_names_that_are_no_classes_are_errors(tmp_path: Path, table: str, message: str) -> None:
+    scene = scene_in(tmp_path, f'[[scene.shortlists]]\nstreams = "*"\n{table}\n')
+    with pytest.raises(SettingsError, match=message):
+        shortlists(scene, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('streams = "*"\nclasses = ["car"]', "two or more classes"),
+        ('streams = "*"\nclasses = ["car", "car"]', "two or more classes"),
+        ('streams = "*"\nclasses = ["car", "boat"]\nexclude = ["boat"]', "either classes or exclude"),
+        ('streams = "*"\nclass = ["car", "boat"]', r"shortlist 1 \(\*\): class: there is no such field"),
+        ('classes = ["car", "boat"]', "shortlist 1: streams: field required"),
+        ('streams = ""\nclasses = ["car", "boat"]', "it is empty"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_an_error(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        scene_in(tmp_path, f"[[scene.shortlists]]\n{table}\n")
+
+
+def test_ten_thousand_shortlists_of_a_thousand_classes_are_checked() -> None:
+    classes = [f"class {n}" for n in range(1_000)]
+    tables = [{"streams": f"camera-{n}", "classes": classes[:10]} for n in range(10_000)]
+    scene = SceneSettings.model_validate({"shortlists": tables})
+    listed = shortlists(scene, classes).of("camera-9999")
+    assert listed is not None
+    assert listed.columns.tolist() == [*range(10)]
+    with pytest.raises(ValueError, match="at most 10000 shortlists"):
+        SceneSettings.model_validate({"shortlists": [*tables, tables[0]]})

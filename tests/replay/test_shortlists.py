@@ -1,0 +1,73 @@
+"""Replays of cameras with shortlists: what the rows and traces show, and what a camera goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adawise.adapt.shortlist import Shortlist
+from adawise.labels.compare.compare import compare
+from adawise.output.read.rows import read_predictions, read_traces
+from tests.fixtures.making import settings
+from tests.replay.cameras import run, taken, write_recording
+
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+
+CLASSES = [line for line in Path(settings(Path("unused")).model.classes or "").read_text().splitlines() if line]
+LISTED = CLASSES[1:3]
+OF_NORTH = [{"streams": "n*", "classes": [*reversed(LISTED)]}]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recording(tmp_path_factory.mktemp("recording"))
+
+
+@pytest.fixture(scope="module")
+def plain(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recording, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.fixture(scope="module")
+def listed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recording, tmp_path_factory.mktemp("runs") / "listed", shortlists=OF_NORTH)
+
+
+def test_a_camera_shows_the_classes_of_its_shortlist_and_its_neighbour_is_served_as_without(
+    plain: Path, listed: Path
+) -> None:
+    rows = read_predictions(listed, streams=["north"]).table()
+    shown = {name for names in rows["top_labels"].to_pylist() for name in names}
+    ends = {*rows["zero_shot_label"].to_pylist(), *rows["fine_tuned_label"].to_pylist()} - {None}
+    assert shown == {*LISTED}
+    assert ends <= {*LISTED}
+    assert [sum(values) for values in rows["top_probabilities"].to_pylist()] == pytest.approx([1.0] * len(rows))
+    assert {*read_predictions(plain, streams=["north"]).table()["label"].to_pylist()} - {*LISTED}
+    of_south = [read_predictions(root, streams=["south"]).table().drop(["predicted_at"]) for root in (plain, listed)]
+    assert of_south[0].equals(of_south[1])
+    traces = read_traces(listed, columns=["stream_id", "shortlist", "reset"]).table().to_pylist()
+    digest = Shortlist.of([1, 2], CLASSES).digest
+    assert {(trace["stream_id"], trace["shortlist"]) for trace in traces} == {("north", digest), ("south", None)}
+    assert "shortlist" not in {trace["reset"] for trace in traces}
+
+
+def test_a_replay_with_the_same_shortlists_is_equal(recording: Path, listed: Path, tmp_path: Path) -> None:
+    assert not compare(listed, run(recording, tmp_path / "again", shortlists=OF_NORTH)).differs
+
+
+def test_a_state_of_before_the_shortlist_is_reset_once_and_its_alpha_is_kept(
+    recording: Path, plain: Path, tmp_path: Path
+) -> None:
+    on = run(recording, tmp_path / "on", state_of=f"{plain}@{taken(7).isoformat()}", shortlists=OF_NORTH)
+    columns = ["stream_id", "batch_number", "reset", "previous_alpha", "alpha"]
+    before = {
+        (trace["stream_id"], trace["batch_number"]): trace["alpha"]
+        for trace in read_traces(plain, columns=columns).table().to_pylist()
+    }
+    traces = read_traces(on, columns=columns).table().to_pylist()
+    resets = [(trace["stream_id"], trace["reset"]) for trace in traces if trace["reset"]]
+    assert resets == [("north", "shortlist")]
+    (reset,) = [trace for trace in traces if trace["reset"]]
+    assert reset["batch_number"] > 0
+    assert reset["previous_alpha"] == before["north", reset["batch_number"] - 1]
