@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.app.scene import shortlists
+from adawise.app.parts import shortlists
 from adawise.errors import SettingsError
 from adawise.settings import SceneSettings, read
 from adawise.settings.describe import SETTINGS, shown

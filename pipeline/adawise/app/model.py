@@ -18,9 +18,8 @@ from adawise.adapt.shortlist import Shortlists
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.app.machine import usable_cores
-from adawise.app.parts import exploration, rendition
+from adawise.app.parts import exploration, rendition, shortlists
 from adawise.app.prompts import prompt_templates, read_lines
-from adawise.app.scene import shortlists
 from adawise.card import advice
 from adawise.card.card import Card, read_card
 from adawise.clip.classifier import PairClassifier, digest

@@ -1,4 +1,4 @@
-"""Settings -> the parts that several commands build alike: the decoder, the exploration and the rules of alerts.
+"""Settings -> the parts that several commands build alike: decoder, exploration, rules of alerts and shortlists.
 
 The limits of messages are set once, for the worker and for all who read its messages. Nothing here loads open_clip,
 because tables do without it.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from PIL import Image
 from torch import Tensor
 
+from adawise.adapt.shortlist import Shortlist, Shortlists
 from adawise.adapt.strategies.warm import Exploration
 from adawise.decode.message import Decoder
 from adawise.decode.rendition import Rendition
@@ -18,6 +19,7 @@ from adawise.errors import SettingsError
 from adawise.publish.alerts import LabelRule, Rule, SilenceRule
 from adawise.settings import DecodeSettings, SearchSettings
 from adawise.settings.alerts import AlertRule, AlertsSettings
+from adawise.settings.scene import SceneSettings
 from adawise.text import unknown_classes
 
 
@@ -71,3 +73,26 @@ def _rule(rule: AlertRule) -> Rule:
     of = rule.of or rule.frames
     clear_frames = rule.clear_frames or of
     return LabelRule(rule.name, frozenset(rule.labels), rule.confidence, rule.frames, of, clear_frames, rule.streams)
+
+
+def shortlists(settings: SceneSettings, classes: Sequence[str]) -> Shortlists:
+    """Return the shortlists over these classes.
+
+    Raises:
+        SettingsError: a name is none of the classes, or fewer than two classes are left.
+    """
+    places = {name: index for index, name in enumerate(classes)}
+    mistakes, rules = list[str](), list[tuple[str, Shortlist | None]]()
+    for rule in settings.shortlists:
+        where = f"shortlist of {rule.streams}"
+        if unknown := unknown_classes([*rule.classes, *rule.exclude], places):
+            mistakes += [f"{where}: {text}" for text in unknown]
+            continue
+        kept = {*(rule.classes or classes)}.difference(rule.exclude)
+        if len(kept) < 2:
+            mistakes.append(f"{where}: it excludes all classes but {len(kept)}, expected two or more to be left")
+        is_all = len(kept) == len(classes)
+        rules.append((rule.streams, None if is_all else Shortlist.of([places[name] for name in kept], classes)))
+    if mistakes:
+        raise SettingsError(f"scene.shortlists: {'; '.join(mistakes)}. Correct them, or model.classes")
+    return Shortlists(tuple(rules))
