@@ -19,8 +19,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise.doctor import broker as module
 from adawise.doctor.checks import PARTS, check
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult
+from adawise.doctor.known import CheckResult, Known
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError, SourceError
 from adawise.kafka import batches
 from adawise.kafka.inquiry import expect_reachable

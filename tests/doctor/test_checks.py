@@ -17,8 +17,7 @@ from adawise.__main__ import main
 from adawise.cli.doctor import DoctorCommand
 from adawise.doctor import checks
 from adawise.doctor.checks import PARTS, Examination, check, not_known
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, ok, report, report_json
+from adawise.doctor.known import CheckResult, Known, ok, report, report_json
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client
 from adawise.settings import Settings

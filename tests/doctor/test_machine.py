@@ -19,8 +19,7 @@ from adawise.app import model as build_model
 from adawise.app import worker as build_worker
 from adawise.app.model import ModelPair
 from adawise.doctor import machine as module
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult
+from adawise.doctor.known import CheckResult, Known
 from adawise.errors import FatalError, SettingsError
 from adawise.kafka.inquiry import Cluster, Replicas, Topic
 from adawise.settings import Settings

@@ -20,9 +20,8 @@ from adawise.clip import classifier as clip_classifier
 from adawise.clip import device as clip_device
 from adawise.doctor import model as module
 from adawise.doctor import model as pair_module
-from adawise.doctor.known import Known
+from adawise.doctor.known import CheckResult, Known
 from adawise.doctor.model import number_format, verdict
-from adawise.doctor.result import CheckResult
 from adawise.errors import CardError, CheckpointError, SettingsError
 from adawise.settings import Settings
 from adawise.sink.served_by import claim_precision

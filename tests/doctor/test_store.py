@@ -13,8 +13,7 @@ import pytest
 
 from adawise.app.recording import recording_folder
 from adawise.doctor import store as module
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult
+from adawise.doctor.known import CheckResult, Known
 from adawise.errors import ChainError, FatalError, SettingsError, SourceError
 from adawise.ports import TopicIdentity
 from adawise.settings import Settings

@@ -37,7 +37,7 @@ class DoctorCommand(Command):
     def call_with_mistakes(cls, reading: Reading, options: Mapping[str, Any]) -> int:
         """Check all that can be checked, whatever is wrong with the settings."""
         from adawise.doctor import checks
-        from adawise.doctor.result import report, report_json
+        from adawise.doctor.known import report, report_json
 
         found = (report_json if "json" in options else report)(checks.check_all(reading.settings, reading.mistakes))
         statuses = {each.status for each in found}

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, ok, skip, warn, warn_if_any
+from adawise.doctor.known import CheckResult, Known, ok, skip, warn, warn_if_any
 from adawise.errors import FatalError, SettingsError, SourceError
 from adawise.kafka.embedded import NOT_FOR
 from adawise.records import TopicPartition

@@ -14,8 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from adawise.doctor import broker, machine, model, store
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, skip
+from adawise.doctor.known import CheckResult, Known, skip
 from adawise.errors import AdawiseError
 from adawise.kafka.client import OPENED
 from adawise.settings import Settings

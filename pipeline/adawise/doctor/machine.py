@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from adawise.app.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, ok, skip, warn, warn_if_any
+from adawise.doctor.known import CheckResult, Known, ok, skip, warn, warn_if_any
 from adawise.doctor.store import existing
 from adawise.errors import FatalError
 from adawise.text import as_size, counted

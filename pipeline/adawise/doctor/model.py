@@ -9,8 +9,7 @@ from contextlib import suppress
 from statistics import median
 from typing import TYPE_CHECKING
 
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, ok, skip, warn, warn_if_any
+from adawise.doctor.known import CheckResult, Known, ok, skip, warn, warn_if_any
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.text import counted, some
 

@@ -14,8 +14,7 @@ from uuid import uuid4
 
 from adawise.app.machine import Mount, mounts
 from adawise.doctor.broker import CLOCK_S
-from adawise.doctor.known import Known
-from adawise.doctor.result import CheckResult, ok, skip, warn_if_any
+from adawise.doctor.known import CheckResult, Known, ok, skip, warn_if_any
 from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
 from adawise.text import as_duration, as_size, some
