@@ -5,7 +5,8 @@ Each function alters one file in place. The key-values of the footer stay, unles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ BEYOND = 1 << 28
 """Rows that no file of a test has, and offsets that no chain has. For 2^40 rows Arrow takes all memory there is."""
 
 _LONG = "a" * (1 << 20)
+_POOLS = list[pa.MemoryPool]()
 _END = 8  # bytes: the length of the footer, and PAR1
 _I64, _LIST = b"\x16", b"\x19"  # the header of Thrift's next field
 
@@ -100,6 +102,20 @@ HOSTILE: Mapping[str, Callable[[Path], None]] = {
         *(no_key_values, null_key_values, key_values_of_another_file),
     )
 }
+
+
+@contextmanager
+def little_memory(most_bytes: int = 1 << 28) -> Iterator[None]:
+    """Fail if Arrow takes more at once. Rows that are only stated would take that for a column of numbers."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    _POOLS.append(pool)  # what was read, as a traceback keeps it, gives its memory back later
+    pa.set_memory_pool(pool)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() <= most_bytes
 
 
 def _key_values(path: Path) -> dict[bytes, bytes]:

@@ -238,7 +238,7 @@ def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
 def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
     """Return a Parquet file with a footer of any size. Raises as `open_parquet` does."""
     return open_parquet(
-        pa.BufferReader(data), len(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
+        pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
     )
 
 

@@ -176,7 +176,7 @@ def read_facts(data: bytes, key: str) -> Facts:
         ChainError: the file is damaged, is no compacted file, or is of a newer format.
     """
     try:
-        found = open_parquet(pa.BufferReader(data), len(data)).metadata.metadata or {}
+        found = open_parquet(pa.BufferReader(data)).metadata.metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, f"a readable Parquet file, but {error}") from error
     text = found.get(_FACTS)
@@ -198,7 +198,7 @@ def read_rows(dataset: str, data: bytes, key: str, columns: Sequence[str] | None
         ChainError: a page is damaged.
     """
     try:
-        file = open_parquet(pa.BufferReader(data), len(data), page_checksum_verification=True)
+        file = open_parquet(pa.BufferReader(data), page_checksum_verification=True)
         if columns is not None:
             return file.read(columns=list(columns))
         return schemas.with_later(file.read(), _SCHEMA[dataset])

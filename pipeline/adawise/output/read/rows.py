@@ -16,6 +16,7 @@ relations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,7 @@ from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
 from adawise.sink.files import data_files
 from adawise.sink.schemas import AUDIT_REGRET
+from adawise.store.parquet import misstated_rows
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ _BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa
 _COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
 _REGRET = pc.if_else(pc.is_nan(pc.field(AUDIT_REGRET)), pa.scalar(None, pa.float64()), pc.field(AUDIT_REGRET))
 _FILES = 64
+_READERS = 16  # footers that are read at a time, since an object store answers slowly
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
 
 BATCH_ROWS = 65_536
@@ -193,12 +196,27 @@ class Rows:
         return duckdb_rows.relation(self.root, self.files, self.query, connection)
 
     def _datasets(self) -> Iterator[ds.FileSystemDataset]:
-        """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory."""
+        """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory.
+
+        A file that states too many rows, or cannot be opened, raises its error after those before it were yielded.
+        """
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(self.root)
+
+        def dataset(paths: Sequence[str]) -> ds.FileSystemDataset:
+            stored = self.query.stored
+            return ds.FileSystemDataset.from_paths(list(paths), schema=stored, format=parquet, filesystem=system)
+
         for start in range(0, len(self.files), _FILES):
-            some = list(self.files[start : start + _FILES])
-            yield ds.FileSystemDataset.from_paths(some, schema=self.query.stored, format=parquet, filesystem=system)
+            some = dataset(self.files[start : start + _FILES])
+            with ThreadPoolExecutor(_READERS, "footers") as pool:
+                errors = [*pool.map(_error_of, some.get_fragments())]
+            if not any(errors):
+                yield some
+                continue
+            number, error = next((number, error) for number, error in enumerate(errors) if error is not None)
+            yield dataset(self.files[start : start + number])
+            raise error
 
     def _described(self, found: Found) -> Found:
         """Return the rows with the descriptions of the columns, also of the computed one."""
@@ -260,6 +278,15 @@ def _aware(name: str, time: datetime | None) -> datetime | None:
             f"{name}: expected a time with its zone, but {time} has none; pass datetime(..., tzinfo=UTC)"
         )
     return time
+
+
+def _error_of(fragment: ds.ParquetFileFragment) -> Exception | None:
+    """Return why the file must not be scanned, None if it may be. The fragment keeps its footer for the scan."""
+    try:
+        misstated = misstated_rows(fragment.metadata, lambda: fragment.open().size())
+    except (pa.ArrowException, OSError) as error:
+        return error
+    return pa.ArrowInvalid(f"{fragment.path}: {misstated}") if misstated else None
 
 
 def _file_system(root: str) -> fs.FileSystem:

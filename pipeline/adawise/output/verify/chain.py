@@ -281,7 +281,7 @@ def _holds(data: bytes, table: pa.Table) -> bool:
     where audit regret is null.
     """
     try:
-        found = open_parquet(pa.BufferReader(data), len(data), page_checksum_verification=True).read()
+        found = open_parquet(pa.BufferReader(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
         return False
     table = table.select([name for name in table.column_names if name not in {*schemas.LATER} - {*found.column_names}])
