@@ -31,6 +31,11 @@ def more_rows_than_its_groups_have(path: Path) -> None:
     _state_rows(path, _LIST)
 
 
+def more_values_than_rows(path: Path) -> None:
+    """The columns state 2^28 values, the file and its row groups as many rows as they have."""
+    _state_rows(path, _I64)
+
+
 def rows_twice(path: Path) -> None:
     """Each row comes once more."""
     _rewrite(path, lambda table: pa.concat_tables([table, table]))
@@ -97,8 +102,8 @@ def key_values_of_another_file(path: Path) -> None:
 HOSTILE: Mapping[str, Callable[[Path], None]] = {
     damage.__name__: damage
     for damage in (
-        *(more_rows_than_there_are, more_rows_than_its_groups_have, rows_twice, nulls_in_all_columns, nested_columns),
-        *(columns_of_another_type, long_texts, other_offsets, no_rows),
+        *(more_rows_than_there_are, more_rows_than_its_groups_have, more_values_than_rows, rows_twice),
+        *(nulls_in_all_columns, nested_columns, columns_of_another_type, long_texts, other_offsets, no_rows),
         *(no_key_values, null_key_values, key_values_of_another_file),
     )
 }

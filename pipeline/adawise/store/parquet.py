@@ -59,3 +59,21 @@ def misstated_rows(metadata: pq.FileMetaData, size_bytes: Callable[[], int]) -> 
     ):
         return ""
     return f"its footer states {stated:,} rows, but its row groups {rows:,}, in {size_bytes():,} bytes"
+
+
+def read_whole(file: pq.ParquetFile) -> pa.Table:
+    """Return all rows, for readers that judge whether a file is undamaged: DuckDB must be able to read it too.
+
+    Raises:
+        pyarrow.ArrowException: it is damaged, or a flat column states other values than its row group has rows. Arrow
+            ignores that number.
+    """
+    metadata, schema = file.metadata, file.schema
+    flat = [place for place in range(metadata.num_columns) if not schema.column(place).max_repetition_level]
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in flat:
+            if (stated := group.column(place).num_values) != group.num_rows:
+                name = schema.column(place).path
+                raise pa.ArrowInvalid(f"its footer states {stated:,} values of {name} in {group.num_rows:,} rows")
+    return file.read()
