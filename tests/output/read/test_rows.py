@@ -338,7 +338,7 @@ def test_a_damaged_file_and_one_that_is_gone_are_errors_with_a_remedy(tmp_path: 
 @pytest.mark.parametrize(
     ("damage", "row_groups"), [(more_rows_than_there_are, "268,435,456"), (more_rows_than_its_groups_have, "10")]
 )
-def test_a_file_that_states_too_many_rows_is_named_after_those_before_it(
+def test_a_file_that_states_too_many_rows_is_named_and_not_read(
     damage: Callable[[Path], None], row_groups: str, tmp_path: Path
 ) -> None:
     open_chain(LocalStore(tmp_path)).check()
@@ -347,9 +347,7 @@ def test_a_file_that_states_too_many_rows_is_named_after_those_before_it(
     damage(path)
     rows = read_traces(tmp_path, columns=["batch_number", "trials"])
     expected = rf"{path.name}.*states 268,435,456 rows, but its row groups {row_groups}, in .*adawise verify"
-    found = rows.batches()
-    assert [next(found).num_rows for _ in range(2)] == [10, 10]
-    for read in (rows.table, rows.count, lambda: next(found)):
+    for read in (rows.table, rows.count, lambda: list(rows.batches())):
         with pytest.raises(ChainError, match=expected):
             read()
 

@@ -196,27 +196,15 @@ class Rows:
         return duckdb_rows.relation(self.root, self.files, self.query, connection)
 
     def _datasets(self) -> Iterator[ds.FileSystemDataset]:
-        """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory.
-
-        A file that states too many rows, or cannot be opened, raises its error after those before it were yielded.
-        """
+        """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory."""
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(self.root)
-
-        def dataset(paths: Sequence[str]) -> ds.FileSystemDataset:
-            stored = self.query.stored
-            return ds.FileSystemDataset.from_paths(list(paths), schema=stored, format=parquet, filesystem=system)
-
         for start in range(0, len(self.files), _FILES):
-            some = dataset(self.files[start : start + _FILES])
+            some = list(self.files[start : start + _FILES])
+            part = ds.FileSystemDataset.from_paths(some, schema=self.query.stored, format=parquet, filesystem=system)
             with ThreadPoolExecutor(_READERS, "footers") as pool:
-                errors = [*pool.map(_error_of, some.get_fragments())]
-            if not any(errors):
-                yield some
-                continue
-            number, error = next((number, error) for number, error in enumerate(errors) if error is not None)
-            yield dataset(self.files[start : start + number])
-            raise error
+                list(pool.map(_check_rows, part.get_fragments()))
+            yield part
 
     def _described(self, found: Found) -> Found:
         """Return the rows with the descriptions of the columns, also of the computed one."""
@@ -280,13 +268,19 @@ def _aware(name: str, time: datetime | None) -> datetime | None:
     return time
 
 
-def _error_of(fragment: ds.ParquetFileFragment) -> Exception | None:
-    """Return why the file must not be scanned, None if it may be. The fragment keeps its footer for the scan."""
+def _check_rows(fragment: ds.ParquetFileFragment) -> None:
+    """Raise ArrowInvalid if the file states more rows than it can have. The fragment keeps its footer for the scan."""
+
+    def size_bytes() -> int:
+        with fragment.open() as file:
+            return int(file.size())
+
     try:
-        misstated = misstated_rows(fragment.metadata, lambda: fragment.open().size())
-    except (pa.ArrowException, OSError) as error:
-        return error
-    return pa.ArrowInvalid(f"{fragment.path}: {misstated}") if misstated else None
+        misstated = misstated_rows(fragment.metadata, size_bytes)
+    except (pa.ArrowException, OSError):
+        return  # the scan raises it, after the rows of the files before this one
+    if misstated:
+        raise pa.ArrowInvalid(f"{fragment.path}: {misstated}")
 
 
 def _file_system(root: str) -> fs.FileSystem:
