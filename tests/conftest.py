@@ -340,6 +340,17 @@ def secured_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPat
         yield found
 
 
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an Alertmanager with the shipped routes, and no alert of another module's tests."""
+    from tests.deploy import fleet
+
+    if "prometheus-alertmanager" in fleet.lacking():
+        pytest.skip("no prometheus-alertmanager: apt-get install prometheus-alertmanager")
+    with fleet.alertmanager(tmp_path_factory.mktemp("alertmanager")) as url:
+        yield url
+
+
 @pytest.fixture(autouse=True)
 def _skip_what_the_broker_cannot(request: pytest.FixtureRequest) -> None:
     marks = list(request.node.iter_markers("needs"))

@@ -84,7 +84,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labels/arrays": ("", "numpy _typeshed"),
     "labels/benefit": ("card", "numpy duckdb"),
     "labels/compare": ("errors records store sink output/read", "numpy duckdb"),
-    "labels/folders": ("errors store/files records decode produce/files recording", "torch numpy pyarrow"),
+    "labels/folders": (
+        "errors store/files store/parquet records decode produce/files recording",
+        "torch numpy pyarrow",
+    ),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "app": (EVERYTHING, "torch numpy structlog PIL"),
@@ -129,7 +132,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
-        "errors records ports text adapt card console page decode/statistics store/files",
+        "errors records ports text adapt card console page decode/statistics store/files store/parquet",
         "torch numpy pyarrow rich altair joblib",
     ),
     "adawise_lab/evaluate/evaluate": (

@@ -145,6 +145,8 @@ class AlertsNotSent(RetryableError):
 class StoreUnavailable(RetryableError):
     """The store refused a valid request, or failed to do it."""
 
+    REMEDY = "a worker or another service tries again by itself; run any other command again once the store answers"
+
 
 class StoreFull(StoreUnavailable):
     """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work resumes once it has."""

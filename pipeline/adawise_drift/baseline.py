@@ -21,6 +21,7 @@ from adawise.errors import SettingsError
 from adawise.labels.arrays import concatenated, empty, equal_runs
 from adawise.output.read.several import ids_of
 from adawise.store.files import open_regular
+from adawise.store.parquet import open_parquet
 from adawise.store.store import replace_file
 from adawise_drift.changes.times import HOUR_US, utc
 from adawise_drift.collect import Collected, DriftPath, Tables, collect, no_batch, no_facts
@@ -76,11 +77,11 @@ def read_baseline(path: Path) -> Baseline:
     """Return the baseline of a file. Raises SettingsError if it holds none, or one of a later version."""
     try:
         with open_regular(path) as file:
-            hours = pq.read_table(file)
+            hours = open_parquet(file).read()
         metadata = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
         format_, roots = metadata.get("format"), frozenset(map(str, metadata.get("roots", ())))
         streams = None if metadata.get("streams") is None else frozenset(map(str, metadata["streams"]))
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise SettingsError(f"--baseline {path}: cannot be read ({error}). {_REMEDY}") from error
     if format_ != _FORMAT or not hours.schema.equals(_SCHEMA):
         raise SettingsError(f"--baseline {path}: expected a baseline of format {_FORMAT}, got {format_}. {_REMEDY}")

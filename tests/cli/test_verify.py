@@ -51,7 +51,7 @@ def test_a_whole_folder_ends_with_0_and_says_what_was_seen(tmp_path: Path, capsy
     assert "verified 3 of 3 segments" in err
     assert main(["verify", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["whole"], found["segments"], found["faults"]) == (True, 3, [])
+    assert (found["whole"], found["segments"], found["unproved"], found["faults"]) == (True, 3, [], [])
     assert found["chains"] == [
         {
             "topic": "frames",
@@ -92,11 +92,12 @@ def test_a_root_with_a_partition_without_a_segment_is_not_called_whole_and_the_p
         "lost; --broker compares with the group's committed offset"
     )
     assert main(["verify", str(root), "--json"]) == 0
-    chains = json.loads(capsys.readouterr().out)["chains"]
-    assert [(chain["partition"], chain["segments"], chain["next_offset"]) for chain in chains] == [
+    found = json.loads(capsys.readouterr().out)
+    assert [(chain["partition"], chain["segments"], chain["next_offset"]) for chain in found["chains"]] == [
         (3, 3, 12),
         (5, 0, 7),
     ]
+    assert found["unproved"] == [{"topic": "frames", "partition": 5}]
     assert main(["verify", str(root), str(whole)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"2 of 2 outputs have no fault, with 24 rows; whether all is there is not known of {root}"

@@ -5,7 +5,8 @@ Each function alters one file in place. The key-values of the footer stay, unles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ BEYOND = 1 << 28
 """Rows that no file of a test has, and offsets that no chain has. For 2^40 rows Arrow takes all memory there is."""
 
 _LONG = "a" * (1 << 20)
+_POOLS = list[pa.MemoryPool]()
 _END = 8  # bytes: the length of the footer, and PAR1
 _I64, _LIST = b"\x16", b"\x19"  # the header of Thrift's next field
 
@@ -27,6 +29,11 @@ def more_rows_than_there_are(path: Path) -> None:
 def more_rows_than_its_groups_have(path: Path) -> None:
     """The file states 2^28 rows, its row groups as many as they have."""
     _state_rows(path, _LIST)
+
+
+def more_values_than_rows(path: Path) -> None:
+    """The columns state 2^28 values, the file and its row groups as many rows as they have."""
+    _state_rows(path, _I64)
 
 
 def rows_twice(path: Path) -> None:
@@ -95,11 +102,25 @@ def key_values_of_another_file(path: Path) -> None:
 HOSTILE: Mapping[str, Callable[[Path], None]] = {
     damage.__name__: damage
     for damage in (
-        *(more_rows_than_there_are, more_rows_than_its_groups_have, rows_twice, nulls_in_all_columns, nested_columns),
-        *(columns_of_another_type, long_texts, other_offsets, no_rows),
+        *(more_rows_than_there_are, more_rows_than_its_groups_have, more_values_than_rows, rows_twice),
+        *(nulls_in_all_columns, nested_columns, columns_of_another_type, long_texts, other_offsets, no_rows),
         *(no_key_values, null_key_values, key_values_of_another_file),
     )
 }
+
+
+@contextmanager
+def little_memory(most_bytes: int = 1 << 28) -> Iterator[None]:
+    """Fail if Arrow takes more at once. Rows that are only stated would take that for a column of numbers."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    _POOLS.append(pool)  # what was read, as a traceback keeps it, gives its memory back later
+    pa.set_memory_pool(pool)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() <= most_bytes
 
 
 def _key_values(path: Path) -> dict[bytes, bytes]:

@@ -6,14 +6,12 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.deadlines import DEADLINE_S
-from tests.deploy import fleet
 from tests.deploy.watching import DEPLOY, TESTS, alerts
 from tests.watch.web.client import request
 
@@ -49,14 +47,6 @@ def test_a_rule_compares_all_that_both_alerts_know_of_the_place(source: str, tar
     assert set(rule["equal"]) == labels_of(source) & labels_of(target) & PLACE
     for matcher in rule["target_matchers"][1:]:
         assert re.split(r"\W", matcher)[0] in labels_of(target)
-
-
-@pytest.fixture(scope="module")
-def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if "prometheus-alertmanager" in fleet.lacking():
-        pytest.skip("no prometheus-alertmanager: apt-get install prometheus-alertmanager")
-    with fleet.alertmanager(tmp_path_factory.mktemp("alertmanager")) as url:
-        yield url
 
 
 def labels(alert: str, job: str) -> dict[str, str]:

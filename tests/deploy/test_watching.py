@@ -123,6 +123,22 @@ def test_an_alert_goes_to_a_receiver_of_its_severity() -> None:
     assert {config["route"]["receiver"], *routed.values()} == receivers
 
 
+def test_processes_of_cameras_are_scraped_as_a_job_of_their_own_which_the_alert_names() -> None:
+    """Inhibition compares jobs: one of them that is dead must not silence what is wrong with the workers."""
+    (scraped,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (relabel,) = scraped["relabel_configs"]
+    assert (relabel["source_labels"], relabel["target_label"]) == (["__meta_dns_name"], "job")
+    jobs = {
+        name: relabel["replacement"] if re.fullmatch(relabel["regex"], name) else scraped["job_name"]
+        for found in scraped["dns_sd_configs"]
+        for name in found["names"]
+    }
+    assert jobs == {"worker": "adawise", "cameras": "adawise-cameras"}
+    for alert in ("AdawiseWorkerDown", "AdawiseRestarts"):
+        (pattern,) = re.findall(r'job=~"([^"]+)"', alerts()[alert]["expr"])
+        assert all(re.fullmatch(pattern, job) for job in jobs.values())
+
+
 def test_numbers_of_the_rules_are_those_of_the_settings() -> None:
     from adawise.settings import Settings
 

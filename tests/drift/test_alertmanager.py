@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ from adawise.__main__ import main
 from adawise.errors import AlertsNotSent
 from adawise_drift.alertmanager import alerts, send
 from adawise_drift.report import Report
-from tests.deploy import fleet
 from tests.drift import yard
 from tests.drift.page.building import HOSTILE, a_camera, a_report, every_shape
 from tests.loopback import Answering, Server, serving
@@ -34,14 +32,6 @@ def report() -> Report:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return yard.write(tmp_path_factory.mktemp("yard"))
-
-
-@pytest.fixture(scope="module")
-def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if "prometheus-alertmanager" in fleet.lacking():
-        pytest.skip("no prometheus-alertmanager: apt-get install prometheus-alertmanager")
-    with fleet.alertmanager(tmp_path_factory.mktemp("alertmanager")) as url:
-        yield url
 
 
 class Failing(Server):

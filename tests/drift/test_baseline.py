@@ -21,6 +21,7 @@ from adawise.__main__ import main
 from adawise.errors import SettingsError
 from adawise_drift.baseline import Baseline, merged, read_baseline, write_baseline
 from adawise_drift.changes.times import HOUR_US
+from tests.damage.hostile_parquet import little_memory, more_rows_than_there_are
 from tests.drift.worlds import BEGIN_US, DAY_US, CameraWorld, camera, write
 
 DAYS = 40
@@ -169,6 +170,13 @@ def test_what_is_no_baseline_is_refused_with_the_remedy(root: Path, tmp_path: Pa
         assert file.stat().st_size
     assert main(["drift", str(root), "--baseline", str(tmp_path / "new")]) == 2
     assert "expected --since beside it" in capsys.readouterr().err
+
+
+def test_a_baseline_that_states_too_many_rows_is_refused_before_memory_is_taken_for_them(tmp_path: Path) -> None:
+    file = Path(shutil.copy(EARLIER, tmp_path))
+    more_rows_than_there_are(file)
+    with little_memory(), pytest.raises(SettingsError, match=r"states 268,435,456 rows.*Name another file"):
+        read_baseline(file)
 
 
 @pytest.mark.check("drift")

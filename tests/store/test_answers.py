@@ -53,7 +53,7 @@ def refusing(status: int, code: str) -> Iterator[str]:
 WAITED_FOR = [
     (403, "RequestTimeTooSkewed", "the clock of this machine is too far from the store's", "NTP"),
     (503, "SlowDown", "the store limits the rate of requests", "if it lasts"),
-    (500, "InternalError", "the store has failed", "goes on by itself"),
+    (500, "InternalError", "the store has failed", "check the store's state"),
     (507, "XMinioStorageFull", "the store is full", "free space"),
 ]
 TO_MEND = [
@@ -81,6 +81,8 @@ def test_an_answer_means_the_same_for_every_request(
     assert output.startswith("s3://bucket/prefix: ")
     assert "slow" not in output.replace("SlowDown", "")
     assert "<" not in output
+    assert "The program tries again" not in output  # a command does not
+    assert ("run any other command again once the store answers" in output) == (waits and status != 507)
     if status != 301:  # whose body the client does not read
         assert f"{status} " in output
         assert f"{code}: What {code} means.)" in output

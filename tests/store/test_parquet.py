@@ -45,7 +45,7 @@ def written(folder: Path) -> Path:
 def test_more_rows_than_a_file_can_have_are_refused_before_memory_is_taken_for_them(tmp_path: Path) -> None:
     more_rows_than_there_are(path := written(tmp_path))
     with path.open("rb") as file, pytest.raises(pa.ArrowInvalid, match="states 268,435,456 rows"):
-        open_parquet(file, path.stat().st_size)
+        open_parquet(file)
     for read in (segment.read_footer, segment.read_rows):
         with pytest.raises(ChainError, match="states 268,435,456 rows"):
             read(path.read_bytes(), KEY)
@@ -71,7 +71,7 @@ def test_more_rows_than_a_recorded_file_can_have_are_refused(tmp_path: Path) -> 
 def test_rows_that_compress_best_are_within_the_bound(rows: int, tmp_path: Path) -> None:
     empty = {column.name: pa.nulls(rows, column.type) for column in schemas.PREDICTIONS if column.nullable}
     data = segment.parquet(pa.table({"offset": pa.array(range(rows), pa.int64()), **empty}), (), {})
-    assert open_parquet(pa.BufferReader(data), len(data)).metadata.num_rows == rows
+    assert open_parquet(pa.BufferReader(data)).metadata.num_rows == rows
 
 
 def test_a_segment_whose_columns_have_other_types_is_damaged(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_name_in_a_schema_that_is_no_text_is_an_error_of_arrows(tmp_path: Path
     place = data.index(b"stream_id", footer_begin(data))
     damaged = data[:place] + b"\xff" + data[place + 1 :]
     with pytest.raises(pa.ArrowInvalid, match="a name in its schema is no text"):
-        open_parquet(pa.BufferReader(damaged), len(damaged))
+        open_parquet(pa.BufferReader(damaged))
 
 
 def test_a_segment_that_lacks_a_column_or_whose_text_is_none_is_damaged(tmp_path: Path) -> None:

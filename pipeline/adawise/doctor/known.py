@@ -1,4 +1,4 @@
-"""What checks share: the facts, each queried once, and the results: passed, a warning, failed, or not checked.
+"""The common parts of checks: the facts, each queried once, and the results: passed, a warning, failed, not checked.
 
 A worker can live with a warning today. A failure ends it, or blocks a partition.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import SEEK_END
 from typing import Any
 
 import numpy as np
@@ -95,9 +94,7 @@ def _rows(store: Store, key: str, pair: str) -> pa.Table | None:
     if file is None:  # traces of the newest segment, written in a moment
         return None
     with arrow_errors(f"{store}: {key}"), file:
-        size_bytes = file.seek(0, SEEK_END)
-        file.seek(0)
-        opened = open_parquet(file, size_bytes)
+        opened = open_parquet(file)
         if not set(_COLUMNS) <= set(opened.schema_arrow.names):  # of an earlier version
             return None
         for name in _COLUMNS:
@@ -105,4 +102,5 @@ def _rows(store: Store, key: str, pair: str) -> pa.Table | None:
             if not found.equals(expected):
                 raise pa.ArrowInvalid(f"column {name} has {found}, expected {expected}")
         rows = opened.read(columns=_COLUMNS)
+        rows.validate(full=True)  # text that is not UTF-8
     return rows.filter(pc.equal(rows["shadow_pair"], pair))

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import merge
-from io import SEEK_END, BufferedReader, FileIO
+from io import BufferedReader, FileIO
 from typing import Literal
 
 import pyarrow as pa
@@ -89,9 +89,7 @@ class RecordedFile:
                 # A local file is mapped, so that Python does not hold a second copy of what is read.
                 mapped = isinstance(data, BufferedReader) and isinstance(data.raw, FileIO)
                 source = pa.memory_map(data.name) if mapped else data
-                size_bytes = data.seek(0, SEEK_END)
-                data.seek(0)
-                with open_parquet(source, size_bytes, memory_map=True, page_checksum_verification=True) as file:
+                with open_parquet(source, memory_map=True, page_checksum_verification=True) as file:
                     yield file
             except FileNotFoundError as error:
                 raise self._vanished() from error

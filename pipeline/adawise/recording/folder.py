@@ -96,7 +96,7 @@ class RecordingFolder:
             except Vanished:
                 continue
         raise StoreUnavailable(
-            f"{self.root}: the files of {tp} disappeared {_TRIES} times while they were read; the program tries again"
+            f"{self.root}: the files of {tp} disappeared {_TRIES} times while they were read; {StoreUnavailable.REMEDY}"
         )
 
     def begin(self, tp: TopicPartition, offset: int) -> int:
@@ -111,7 +111,7 @@ class RecordingFolder:
             claimed = self.next_offset(tp)
             if claimed is None:
                 raise StoreUnavailable(
-                    f"{self.root}/{key} exists but cannot be read back; the program tries again"
+                    f"{self.root}/{key} exists but cannot be read back; {StoreUnavailable.REMEDY}"
                 ) from None
             return claimed
         return offset
@@ -166,8 +166,8 @@ class RecordingFolder:
         following = self.next_offset(draft.tp)
         if following is None or following <= draft.buffer.first:
             raise StoreUnavailable(
-                f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; the program "
-                "tries again"
+                f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; "
+                f"{StoreUnavailable.REMEDY}"
             )
         return Created(following, won=False)
 

@@ -298,7 +298,7 @@ class SegmentChain:
             data = self._store.get(attempt.key)
             if data is None:
                 raise StoreUnavailable(
-                    f"{self._store}: {attempt.key} exists but cannot be read back; the worker tries again"
+                    f"{self._store}: {attempt.key} exists but cannot be read back; {StoreUnavailable.REMEDY}"
                 ) from None
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True

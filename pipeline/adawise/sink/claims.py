@@ -125,7 +125,7 @@ def prove_create_if_absent(store: Store) -> None:
     """
     data = store.get(layout.SINK)
     if data is None:
-        raise StoreUnavailable(f"{store}: {layout.SINK} was created but cannot be read back; the worker tries again")
+        raise StoreUnavailable(f"{store}: {layout.SINK} was created but cannot be read back; {StoreUnavailable.REMEDY}")
     try:
         store.create(layout.SINK, data)
     except AlreadyExists:
@@ -198,7 +198,7 @@ def claim(store: Store, key: str, document: Mapping[str, object]) -> bytes:
         else:
             return data
     if found is None:
-        raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; the worker tries again")
+        raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; {StoreUnavailable.REMEDY}")
     return found
 
 

@@ -35,7 +35,7 @@ from adawise.errors import ChainError, Lost
 from adawise.records import Gap, Switch, TopicPartition, stated_ms
 from adawise.sink import layout, schemas
 from adawise.sink.layout import Lineage, SegmentName
-from adawise.store.parquet import open_parquet
+from adawise.store.parquet import open_parquet, read_whole
 
 BLOCK = 32
 """Streams of a block, which are encoded anew if one of them changed; a block by itself costs some .3 KB."""
@@ -238,7 +238,7 @@ def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
 def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
     """Return a Parquet file with a footer of any size. Raises as `open_parquet` does."""
     return open_parquet(
-        pa.BufferReader(data), len(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
+        pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
     )
 
 
@@ -320,7 +320,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
     """Return the rows of the segment file `data`, found at `key`, with each page checked against its checksum.
 
     Raises:
-        ChainError: a page is damaged, or a column has another type.
+        ChainError: a page is damaged, or a column has another type. Of all columns also as `read_whole`.
     """
     try:
         # Not `read_table`: it would take the key's folders for columns.
@@ -328,7 +328,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
         if columns is not None:
             return _typed(file.read(columns=list(columns)), key, columns)
         is_ours = key.startswith(f"{layout.PREDICTIONS}/")  # and not the traces beside a segment
-        rows = _typed(file.read(), key, schemas.PREDICTIONS.names if is_ours else ())
+        rows = _typed(read_whole(file), key, schemas.PREDICTIONS.names if is_ours else ())
         return schemas.with_later(rows, schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error

@@ -46,7 +46,7 @@ ANSWERS = (
         *("RequestTimeTooSkewed|RequestExpired|RequestInTheFuture", ""),
         "the clock of this machine is too far from the store's",
         waits=True,
-        remedy="set the clock (`timedatectl`, NTP); work goes on by itself then",
+        remedy="set the clock (`timedatectl`, NTP)",
     ),
     Answer(
         *("ExpiredToken|ExpiredTokenException|TokenRefreshRequired", ""),
@@ -79,7 +79,7 @@ ANSWERS = (
         *("ConditionalRequestConflict|OperationAborted|SlowDown|TooManyRequests|RequestLimitExceeded", "429"),
         "the store limits the rate of requests",
         waits=True,
-        remedy="wait; if it lasts, larger segments (sink.flush_rows) make fewer requests",
+        remedy="if it lasts, larger segments (sink.flush_rows) make fewer requests",
     ),
     FULL,
     Answer(
@@ -99,7 +99,7 @@ ANSWERS = (
         *("InternalError|ServiceUnavailable|ServerBusy", r"5\d\d"),
         "the store has failed",
         waits=True,
-        remedy="check the store's state; work goes on by itself when it answers again",
+        remedy="check the store's state",
     ),
 )
 """In order of precedence; codes are compared before statuses."""
@@ -108,7 +108,7 @@ SILENCE = Answer(
     *("", ""),
     "no usable answer",
     waits=True,
-    remedy="the network, the endpoint and a link too slow for the client's time-out are the usual causes",
+    remedy="check the network, the endpoint and whether the link is too slow for the client's time-out",
 )
 
 
@@ -135,9 +135,10 @@ def translated(error: Exception, where: str) -> AdawiseError:
     """Return our error for an error that the client library raised while it worked on `where`."""
     answer = answer_of(error)
     message = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
+    if answer is FULL:
+        return StoreFull(f"{message}; {answer.remedy}")
     if answer.waits:
-        kind = StoreFull if answer is FULL else StoreUnavailable
-        return kind(f"{message}. The program tries again; {answer.remedy}")
+        return StoreUnavailable(f"{message}. To fix it: {answer.remedy} ({StoreUnavailable.REMEDY})")
     return SettingsError(f"{message}. To fix it: {answer.remedy}")
 
 

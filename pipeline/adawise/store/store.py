@@ -117,7 +117,7 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreFull(f"{path}: expected room for a file, but: {error.strerror}; {StoreFull.REMEDY}") from error
         raise StoreUnavailable(
-            f"{what}; a worker tries again (free space, the mount and the disk are the usual causes)"
+            f"{what}; check free space, the mount and the disk ({StoreUnavailable.REMEDY})"
         ) from error
 
 

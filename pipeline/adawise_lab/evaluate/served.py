@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.store.files import read_bytes
+from adawise.store.parquet import open_parquet
 from adawise_lab.evaluate.bench import Bench, Floats
 from adawise_lab.evaluate.result import Difference
 from adawise_lab.evaluate.score import by_domain, interval, mean, ratio, resampled_accuracies
@@ -104,7 +105,7 @@ def read_served(path: Path, theta_1: str) -> ServedImages | None:
         other weights.
     """
     try:
-        table = pq.read_table(pa.BufferReader(read_bytes(path)))
+        table = open_parquet(pa.BufferReader(read_bytes(path))).read()
         facts = json.loads((table.schema.metadata or {})[_METADATA])
         if (facts["format"], facts["theta_1"]) != (_FORMAT, theta_1) or not table.schema.equals(_SCHEMA):
             return None

@@ -13,6 +13,7 @@ import pytest
 
 from adawise_lab.evaluate.bench import Floats
 from adawise_lab.evaluate.served import ServedImages, read_served
+from tests.damage.hostile_parquet import little_memory, more_rows_than_there_are
 
 N = 200
 RANDOM = np.random.default_rng(0)
@@ -108,6 +109,13 @@ def test_a_file_with_values_that_are_no_counts_of_images_in_order_is_not_read(
     assert read_served(file, "abc") is None
     pq.write_table(table, file)
     assert read_served(file, "abc") is not None
+
+
+def test_a_file_that_states_too_many_rows_is_not_read_and_no_memory_is_taken_for_them(tmp_path: Path) -> None:
+    (file := tmp_path / "served.parquet").write_bytes(served(HALF).to_bytes("abc"))
+    more_rows_than_there_are(file)
+    with little_memory():
+        assert read_served(file, "abc") is None
 
 
 def test_a_file_with_columns_of_other_types_is_not_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from adawise.errors import SettingsError, SourceError
 from adawise.labels.folders.samples import Samples, Taken, contents_digest, split
+from tests.damage.hostile_parquet import little_memory, more_rows_than_there_are
 from tests.lab.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labels.folders.places import Shot, write_recording, write_singles
 from tests.labels.folders.reading import read
@@ -134,6 +135,13 @@ def test_a_table_that_does_not_do_is_refused(tmp_path: Path, columns: dict[str, 
 def test_a_number_beyond_the_class_names_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"1", b"2"], "label": [0, 2]})
     assert "row 1 has label 2, expected 0 to 1" in refusal(path, ("x", "y"))
+
+
+def test_a_table_that_states_too_many_rows_is_refused_before_memory_is_taken_for_them(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": [b"1"] * 5, "label": ["x"] * 5})
+    more_rows_than_there_are(path)
+    with little_memory():
+        assert "can be read (its footer states 268,435,456 rows" in refusal(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", b"ARROW1\0\0junk", b"\xff" * 64])

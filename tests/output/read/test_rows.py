@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError, SettingsError
+from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import Rows, read_predictions, read_traces
 from adawise.sink import layout, schemas
 from adawise.sink.layout import SegmentName
 from adawise.store.store import LocalStore, open_store
+from tests.damage.hostile_parquet import more_rows_than_its_groups_have, more_rows_than_there_are
 from tests.output.compaction.building import STREAMS, Days, compacted, found
 from tests.sink.building import TP, DictStore, open_chain
 from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs
@@ -331,6 +333,31 @@ def test_a_damaged_file_and_one_that_is_gone_are_errors_with_a_remedy(tmp_path: 
     for read in (rows.table, rows.count, lambda: list(rows.batches())):
         with pytest.raises(ChainError, match=rf"(?s){path.name}.*read again"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("damage", "row_groups"), [(more_rows_than_there_are, "268,435,456"), (more_rows_than_its_groups_have, "10")]
+)
+def test_a_file_that_states_too_many_rows_is_named_and_not_read(
+    damage: Callable[[Path], None], row_groups: str, tmp_path: Path
+) -> None:
+    open_chain(LocalStore(tmp_path)).check()
+    for number in range(3):
+        path = write(tmp_path, number * 1000, traces([("north", minute) for minute in range(10)]))
+    damage(path)
+    rows = read_traces(tmp_path, columns=["batch_number", "trials"])
+    expected = rf"{path.name}.*states 268,435,456 rows, but its row groups {row_groups}, in .*adawise verify"
+    for read in (rows.table, rows.count, lambda: list(rows.batches())):
+        with pytest.raises(ChainError, match=expected):
+            read()
+
+
+def test_a_column_that_states_too_many_values_is_an_error_of_duckdb_at_once(tmp_path: Path) -> None:
+    open_chain(LocalStore(tmp_path)).check()
+    path = write(tmp_path, 0, traces([("north", minute) for minute in range(10)]))
+    more_rows_than_there_are(path)
+    with duckdb.connect() as connection, pytest.raises(ChainError, match="adawise verify"), translated(str(tmp_path)):
+        read_traces(tmp_path).relation(connection).fetchall()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -31,6 +33,7 @@ from adawise.sink.layout import SegmentName
 from adawise.sink.owner import Owner, claim_owner
 from adawise.sink.segment import read_rows
 from adawise.store.store import Store
+from tests.damage.hostile_parquet import more_values_than_rows
 from tests.output.compaction.building import Days, compacted
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
 from tests.sink.footers import read_segment_footers
@@ -98,6 +101,22 @@ def test_the_remedy_for_a_claim_without_the_right_to_read_it_is_that_right(
 def test_a_whole_sink_has_no_fault(store: DictStore) -> None:
     assert verify(store, contiguous=True, read_state=StreamState.from_bytes) == []
     assert faults_of(DictStore()) == []
+
+
+@pytest.mark.parametrize("folder", [layout.PREDICTIONS, layout.TRACES, layout.COMPACTED])
+def test_a_column_that_states_other_values_than_there_are_rows_is_damage_as_it_is_for_duckdb(
+    folder: str, tmp_path: Path
+) -> None:
+    Days(store := DictStore()).commit(18)
+    compacted(store)
+    assert verify_root(store, read_state=None).faults == []
+    damaged = next(name for name in store.list(folder) if name.endswith(".parquet"))
+    (path := tmp_path / "damaged.parquet").write_bytes(store.objects[damaged])
+    more_values_than_rows(path)
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error):
+        connection.execute(f"SELECT * FROM read_parquet('{path}')").fetchall()
+    store.objects[damaged] = path.read_bytes()
+    assert damaged in str(verify_root(store, read_state=None).faults[0])
 
 
 def test_a_walk_says_how_much_it_has_seen(store: DictStore) -> None:

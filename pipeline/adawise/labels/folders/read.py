@@ -17,6 +17,7 @@ from adawise.labels.folders.samples import Samples, digest_of, is_class_name
 from adawise.produce.files import LOST_AND_FOUND, list_folder
 from adawise.recording.format import MANIFEST
 from adawise.store.files import open_regular
+from adawise.store.parquet import open_parquet
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -159,8 +160,9 @@ def _table(path: Path, flag: str) -> pa.Table:
     try:
         with open_regular(path) as file:
             head = file.read(8)
-        if head[:4] == b"PAR1":
-            return pq.read_table(path, memory_map=True)
+            if head[:4] == b"PAR1":
+                open_parquet(file)  # for its bound on the rows
+                return pq.read_table(path, memory_map=True)
         with pa.memory_map(str(path)) as source:
             if head[:6] == b"ARROW1":
                 return pa.ipc.open_file(source).read_all()

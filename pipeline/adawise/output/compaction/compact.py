@@ -149,7 +149,9 @@ def claim_plan(store: Store, tp: TopicPartition, plan: CompactionPlan) -> Compac
         claimed = read_plan(store, tp, plan.name.first)
         if claimed is None:
             key = layout.plan_key(tp, plan.name.first)
-            raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; try again") from None
+            raise StoreUnavailable(
+                f"{store}: {key} exists but cannot be read back; {StoreUnavailable.REMEDY}"
+            ) from None
         return claimed
     return plan
 

@@ -48,7 +48,7 @@ def now_of(store: Store) -> datetime:
     finally:
         store.delete(key)
     if now is None:
-        raise StoreUnavailable(f"{store}: {key} was written, but cannot be found; the program tries again")
+        raise StoreUnavailable(f"{store}: {key} was written, but cannot be found; {StoreUnavailable.REMEDY}")
     return now
 
 

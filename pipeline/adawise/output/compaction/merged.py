@@ -30,7 +30,7 @@ from adawise.errors import ChainError
 from adawise.records import Gap
 from adawise.sink import layout, schemas
 from adawise.sink.segment import FORMAT, format_of
-from adawise.store.parquet import open_parquet
+from adawise.store.parquet import open_parquet, read_whole
 
 
 def digest(table: pa.Table, identity: Sequence[str]) -> str:
@@ -176,7 +176,7 @@ def read_facts(data: bytes, key: str) -> Facts:
         ChainError: the file is damaged, is no compacted file, or is of a newer format.
     """
     try:
-        found = open_parquet(pa.BufferReader(data), len(data)).metadata.metadata or {}
+        found = open_parquet(pa.BufferReader(data)).metadata.metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, f"a readable Parquet file, but {error}") from error
     text = found.get(_FACTS)
@@ -195,13 +195,13 @@ def read_rows(dataset: str, data: bytes, key: str, columns: Sequence[str] | None
     """Return the rows of the compacted file `data`, found at `key`, with each page checked against its checksum.
 
     Raises:
-        ChainError: a page is damaged.
+        ChainError: a page is damaged. Of all columns also as `read_whole`.
     """
     try:
-        file = open_parquet(pa.BufferReader(data), len(data), page_checksum_verification=True)
+        file = open_parquet(pa.BufferReader(data), page_checksum_verification=True)
         if columns is not None:
             return file.read(columns=list(columns))
-        return schemas.with_later(file.read(), _SCHEMA[dataset])
+        return schemas.with_later(read_whole(file), _SCHEMA[dataset])
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, f"readable rows, but {error}") from error
 

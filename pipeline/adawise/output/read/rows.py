@@ -16,6 +16,7 @@ relations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,7 @@ from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
 from adawise.sink.files import data_files
 from adawise.sink.schemas import AUDIT_REGRET
+from adawise.store.parquet import misstated_rows
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ _BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa
 _COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
 _REGRET = pc.if_else(pc.is_nan(pc.field(AUDIT_REGRET)), pa.scalar(None, pa.float64()), pc.field(AUDIT_REGRET))
 _FILES = 64
+_READERS = 16  # footers that are read at a time, since an object store answers slowly
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
 
 BATCH_ROWS = 65_536
@@ -198,7 +201,10 @@ class Rows:
         parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(self.root)
         for start in range(0, len(self.files), _FILES):
             some = list(self.files[start : start + _FILES])
-            yield ds.FileSystemDataset.from_paths(some, schema=self.query.stored, format=parquet, filesystem=system)
+            part = ds.FileSystemDataset.from_paths(some, schema=self.query.stored, format=parquet, filesystem=system)
+            with ThreadPoolExecutor(_READERS, "footers") as pool:
+                list(pool.map(_check_rows, part.get_fragments()))
+            yield part
 
     def _described(self, found: Found) -> Found:
         """Return the rows with the descriptions of the columns, also of the computed one."""
@@ -260,6 +266,21 @@ def _aware(name: str, time: datetime | None) -> datetime | None:
             f"{name}: expected a time with its zone, but {time} has none; pass datetime(..., tzinfo=UTC)"
         )
     return time
+
+
+def _check_rows(fragment: ds.ParquetFileFragment) -> None:
+    """Raise ArrowInvalid if the file states more rows than it can have. The fragment keeps its footer for the scan."""
+
+    def size_bytes() -> int:
+        with fragment.open() as file:
+            return int(file.size())
+
+    try:
+        misstated = misstated_rows(fragment.metadata, size_bytes)
+    except (pa.ArrowException, OSError):
+        return  # the scan raises it, after the rows of the files before this one
+    if misstated:
+        raise pa.ArrowInvalid(f"{fragment.path}: {misstated}")
 
 
 def _file_system(root: str) -> fs.FileSystem:

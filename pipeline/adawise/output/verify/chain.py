@@ -33,7 +33,7 @@ from adawise.sink import claims, columns, holes, invariant, layout, schemas, seg
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, reader, walk
-from adawise.store.parquet import open_parquet
+from adawise.store.parquet import open_parquet, read_whole
 from adawise.store.store import Store
 
 _ANY = 2**31
@@ -285,7 +285,7 @@ def _holds(data: bytes, table: pa.Table) -> bool:
     where audit regret is null.
     """
     try:
-        found = open_parquet(pa.BufferReader(data), len(data), page_checksum_verification=True).read()
+        found = read_whole(open_parquet(pa.BufferReader(data), page_checksum_verification=True))
     except (pa.ArrowException, OSError):
         return False
     table = table.select([name for name in table.column_names if name not in {*schemas.LATER} - {*found.column_names}])

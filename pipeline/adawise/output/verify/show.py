@@ -113,12 +113,14 @@ def as_document(root: str, found: RootReport, broker: bool) -> dict[str, object]
     ]
     faults = [{"file": fault.where, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
     unread = [{"topic": tp.topic, "partition": tp.partition, "first": a, "last": b - 1} for tp, a, b in found.unread]
+    unproved = [{"topic": chain.tp.topic, "partition": chain.tp.partition} for chain in found.unproved]
     return {
         "root": root,
         "whole": not faults,
         "segments": found.segments,
         "never_served": found.lost,
         "chains": chains,
+        "unproved": unproved,
         "faults": faults,
         **({"complete": not unread and not found.has_damaged_owner, "unread": unread} if broker else {}),
     }
