@@ -163,7 +163,7 @@ MAY_SEE_SETTINGS = {
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/verify/findings"),
-    *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("worker/batching", "worker/fair_queue", "worker/offsets", "worker/partition"),
     "bench/verdict",
     "worker/gathering",
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
@@ -176,6 +176,11 @@ PURE_BUT = {  # a process of its own is what it is for; where two threads meet; 
     *("watch/status/root", "watch/status/broker", "watch/status/segments", "watch/status/page"),
     *("watch/status/reader", "watch/status/show"),
 }
+
+
+def test_each_pure_unit_is_there() -> None:
+    names = [module_name(path) for path in MODULES]
+    assert [unit for unit in PURE | PURE_BUT if not any(covers(unit, name) for name in names)] == []
 
 
 def is_pure(module: str) -> bool:

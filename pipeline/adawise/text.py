@@ -72,13 +72,12 @@ def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | N
 
 def unknown_classes(names: Iterable[str], classes: Collection[str]) -> list[str]:
     """Return a sentence on each of these names that is none of the classes, with the class that may be meant."""
-    found = list[str]()
-    for name in names:
-        if name not in classes:
-            near = near_match(name, classes, 0.6)
-            hint = f"; did you mean {near!r}?" if near else ""
-            found.append(f"expected a class of model.classes, got {name!r}{hint}")
-    return found
+    return [
+        f"expected a class of model.classes, got {name!r}" + (f"; did you mean {near!r}?" if near else "")
+        for name in dict.fromkeys(names)
+        if name not in classes
+        for near in (near_match(name, classes, 0.6),)
+    ]
 
 
 def three(value: float | None) -> str:

@@ -232,7 +232,7 @@ class Collected:
     resets: Mapping[str, Mapping[str, int]]
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
     rows: int  # images of these cameras of which the outcome is known, accepted or rejected
-    starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why: settings_changed, silent
+    starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why (`queries.STARTS`)
     binned: Mapping[str, Binned]
     mixed: Mapping[str, Mixed]
     stays: Mapping[str, Stays]  # of the cameras of which conditions are known

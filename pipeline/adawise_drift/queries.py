@@ -241,7 +241,7 @@ ORDER BY stream_id NULLS FIRST, first_us
 
 STARTS = """
 SELECT stream_id, reset, epoch_us(time) AS time_us FROM resets
-WHERE reset IN ('settings_changed', 'silent') ORDER BY stream_id, time
+WHERE reset IN ('settings_changed', 'silent', 'shortlist') ORDER BY stream_id, time
 """
 
 NEAREST = """

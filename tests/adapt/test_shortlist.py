@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from adawise.adapt.conditions import Appearance
+from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.objective import NO_CARD
-from adawise.adapt.search import Strategy
+from adawise.adapt.search import Search, Strategy
 from adawise.adapt.shortlist import Shortlist, Shortlists, continued
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import NAMES, strategy
-from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import ChainError
 from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation, Adapted
@@ -125,14 +127,33 @@ def test_another_shortlist_resets_what_was_learned_and_keeps_the_alpha() -> None
     assert stored.shortlist == LISTED.digest
     changed = Adaptation(searching, Random(), ONES, 3, second)
     (after,) = changed.run(batches(6)[5:], [stored])
-    assert (after.trace.reset, after.trace.batch_number) == ("shortlist", 5)
+    assert (after.trace.reset, after.trace.batch_number, after.trace.previous_alpha) == ("shortlist", 0, None)
+    assert after.state.batches == 1
     begun, was_reset = continued(stored, second.of("yard-1"), searching)
     assert was_reset
-    assert (begun.alpha_index, begun.batches, begun.belief) == (stored.alpha_index, 5, None)
+    assert (begun.alpha_index, begun.batches, begun.belief) == (stored.alpha_index, 0, None)
+    lived = replace(stored, broken=(0, 20), last_seen=LastSeen(1, 2, 3))
+    begun, _ = continued(lived, second.of("yard-1"), searching)
+    assert (begun.broken, begun.last_seen) == (lived.broken, lived.last_seen)
     (following,) = changed.run(batches(7)[6:], [StreamState.from_bytes(after.state.to_bytes())])
     assert following.trace.reset is None
     (removed,) = Adaptation(searching, Random(), ONES, 3).run(batches(7)[6:], [after.state])
     assert (removed.trace.reset, removed.trace.shortlist, removed.state.shortlist) == ("shortlist", None, "")
+
+
+def test_a_search_that_raises_is_replaced_by_one_among_the_shortlist() -> None:
+    class Raises(WarmSearch):
+        def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
+            yield from ()
+            raise ValueError("planted")
+
+    raising = Raises(GRID, NO_CARD["tsallis"], "test", 10, Exploration())
+    listed = Adaptation(raising, Random(), ONES, 3, Shortlists((("*", LISTED),)))
+    (adapted,) = listed.run(batches(1), [raising.initial()])
+    assert str(adapted.error) == "planted"
+    assert {*adapted.predictions.top_index.ravel().tolist()} <= {*KEPT}
+    assert (adapted.trace.reset, adapted.trace.shortlist) == ("failed", LISTED.digest)
+    assert adapted.state.shortlist == LISTED.digest
 
 
 def test_a_search_that_fails_keeps_the_shortlist() -> None:

@@ -49,10 +49,10 @@ def test_the_same_shortlists_are_written_as_tables_and_as_json(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('classes = ["car", "lory"]', r"shortlist of \*: expected a class of model\.classes, got 'lory'.*'lorry'"),
+        ('classes = ["car", "lory"]', r"shortlist of '\*': expected a class of model\.classes, got 'lory'.*'lorry'"),
         ('exclude = ["ship"]', "expected a class of model.classes, got 'ship'"),
-        ('exclude = ["car", "lorry", "boat"]', "expected two or more to be left"),
-        ('exclude = ["car", "lorry", "boat", "bicycle"]', "excludes all classes but 0"),
+        ('exclude = ["car", "lorry", "boat"]', "two or more classes to be left, got 1"),
+        ('exclude = ["car", "lorry", "boat", "bicycle"]', "to be left, got 0"),
     ],
 )
 def test_names_that_are_no_classes_are_errors(tmp_path: Path, table: str, message: str) -> None:
@@ -69,12 +69,22 @@ def test_names_that_are_no_classes_are_errors(tmp_path: Path, table: str, messag
         ('streams = "*"\nclasses = ["car", "boat"]\nexclude = ["boat"]', "either classes or exclude"),
         ('streams = "*"\nclass = ["car", "boat"]', r"shortlist 1 \(\*\): class: there is no such field"),
         ('classes = ["car", "boat"]', "shortlist 1: streams: field required"),
+        ('streams = "*"\nclasses = []', "classes: it is an empty list"),
+        ('streams = "*"\nexclude = []', "exclude: it is an empty list"),
+        ('streams = "a\\u001b[31m"\nexclude = ["boat"]', "expected printable text"),
         ('streams = ""\nclasses = ["car", "boat"]', "it is empty"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_an_error(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         scene_in(tmp_path, f"[[scene.shortlists]]\n{table}\n")
+
+
+def test_a_message_names_a_few_of_many_wrong_names() -> None:
+    tables = [{"streams": f"camera-{n}", "classes": ["car", f"name {n}"]} for n in range(1_000)]
+    with pytest.raises(SettingsError, match=r"'name 4'.*; and 995 more\. Correct them") as refused:
+        shortlists(SceneSettings.model_validate({"shortlists": tables}), CLASSES)
+    assert len(str(refused.value)) < 1_000
 
 
 def test_ten_thousand_shortlists_of_a_thousand_classes_are_checked() -> None:

@@ -9,6 +9,8 @@ import pytest
 from adawise.adapt.shortlist import Shortlist
 from adawise.labels.compare.compare import compare
 from adawise.output.read.rows import read_predictions, read_traces
+from adawise.output.verify.root import verify
+from adawise.store.store import open_store
 from tests.fixtures.making import settings
 from tests.replay.cameras import run, taken, write_recording
 
@@ -56,18 +58,10 @@ def test_a_replay_with_the_same_shortlists_is_equal(recording: Path, listed: Pat
     assert not compare(listed, run(recording, tmp_path / "again", shortlists=OF_NORTH)).differs
 
 
-def test_a_state_of_before_the_shortlist_is_reset_once_and_its_alpha_is_kept(
-    recording: Path, plain: Path, tmp_path: Path
-) -> None:
+def test_a_state_of_before_the_shortlist_starts_anew_once(recording: Path, plain: Path, tmp_path: Path) -> None:
     on = run(recording, tmp_path / "on", state_of=f"{plain}@{taken(7).isoformat()}", shortlists=OF_NORTH)
-    columns = ["stream_id", "batch_number", "reset", "previous_alpha", "alpha"]
-    before = {
-        (trace["stream_id"], trace["batch_number"]): trace["alpha"]
-        for trace in read_traces(plain, columns=columns).table().to_pylist()
-    }
-    traces = read_traces(on, columns=columns).table().to_pylist()
-    resets = [(trace["stream_id"], trace["reset"]) for trace in traces if trace["reset"]]
-    assert resets == [("north", "shortlist")]
-    (reset,) = [trace for trace in traces if trace["reset"]]
-    assert reset["batch_number"] > 0
-    assert reset["previous_alpha"] == before["north", reset["batch_number"] - 1]
+    traces = read_traces(on, columns=["stream_id", "batch_number", "reset", "previous_alpha"]).table().to_pylist()
+    reset, *others = [trace for trace in traces if trace["reset"] == "shortlist"]
+    assert (reset["stream_id"], reset["batch_number"], reset["previous_alpha"]) == ("north", 0, None)
+    assert others == []
+    assert [*verify(open_store(str(on)))] == []

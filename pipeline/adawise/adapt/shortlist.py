@@ -70,8 +70,9 @@ _MOST_KNOWN = 100_000  # cameras whose shortlist is remembered, as names may be 
 def continued(state: StreamState, shortlist: Shortlist | None, strategy: Strategy) -> tuple[StreamState, bool]:
     """Return the state from which a camera goes on under this shortlist, and whether it was reset for it.
 
-    What a state knows of the objective holds among the classes that it was learned with. Under other ones only the
-    alpha to start from, and which alphas have logits that are not finite, are kept.
+    What a state knows of the objective holds among the classes that it was learned with. Under other ones the stream
+    starts anew, and its batches are counted from 0; only the alpha to start from, and which alphas have logits that are
+    not finite, are kept.
     """
     digest = shortlist.digest if shortlist else ""
     if state.shortlist == digest:
@@ -81,10 +82,8 @@ def continued(state: StreamState, shortlist: Shortlist | None, strategy: Strateg
     return replace(
         strategy.initial(),
         alpha_index=state.alpha_index,
-        batches=state.batches,
         broken=state.broken,
         last_seen=state.last_seen,
-        served_index=state.served_index,
         shortlist=digest,
     ), True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -242,9 +243,10 @@ def among(made: Adaptation, listed: Shortlists, search: SearchSettings, model: M
     Raises:
         SettingsError: the objective compares with what the card knows of all classes together.
     """
-    if not listed.rules:
-        return made
-    name, bias = meant(search, model).objective, model.card.bias if model.card else None
+    chosen = meant(search, model)
+    if not any(shortlist for _, shortlist in listed.rules) or chosen.strategy == "fixed":
+        return replace(made, shortlists=listed)
+    name, bias = chosen.objective, model.card.bias if model.card else None
     if name in OF_ALL_CLASSES:
         raise SettingsError(
             f"search.objective {name} compares images with the card's figures for all {len(model.classes)} classes, "
@@ -409,6 +411,8 @@ def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
     """Return what rows record of the pair and the settings that serve them; `pair` is its id."""
     groups = _meant(settings, model).model_dump(mode="json", include=_decisive(settings))
     named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    if listed := named.get("scene.shortlists"):  # there may be thousands, with all names
+        named["scene.shortlists"] = f"{len(listed)}, digest {digest(json.dumps(listed))}"
     of_pair = {
         **model.classifier.identity,
         "card": model.card.digest if model.card else "",

@@ -22,6 +22,8 @@ from adawise.settings.alerts import AlertRule, AlertsSettings
 from adawise.settings.scene import SceneSettings
 from adawise.text import unknown_classes
 
+_SHOWN = 5  # mistakes of a kind that a message names
+
 
 def rendition(settings: DecodeSettings) -> Rendition:
     """Return how pictures are treated before they are resized."""
@@ -82,17 +84,20 @@ def shortlists(settings: SceneSettings, classes: Sequence[str]) -> Shortlists:
         SettingsError: a name is none of the classes, or fewer than two classes are left.
     """
     places = {name: index for index, name in enumerate(classes)}
-    mistakes, rules = list[str](), list[tuple[str, Shortlist | None]]()
+    unknown, few, rules = dict[str, str](), list[str](), list[tuple[str, Shortlist | None]]()
     for rule in settings.shortlists:
-        where = f"shortlist of {rule.streams}"
-        if unknown := unknown_classes([*rule.classes, *rule.exclude], places):
-            mistakes += [f"{where}: {text}" for text in unknown]
-            continue
         kept = {*(rule.classes or classes)}.difference(rule.exclude)
+        strange = [name for name in (*rule.classes, *rule.exclude) if name not in places]
+        unknown.update((name, rule.streams) for name in strange if name not in unknown)
         if len(kept) < 2:
-            mistakes.append(f"{where}: it excludes all classes but {len(kept)}, expected two or more to be left")
-        is_all = len(kept) == len(classes)
-        rules.append((rule.streams, None if is_all else Shortlist.of([places[name] for name in kept], classes)))
+            few.append(f"shortlist of {rule.streams!r}: expected two or more classes to be left, got {len(kept)}")
+        if not strange:
+            is_all = len(kept) == len(classes)
+            rules.append((rule.streams, None if is_all else Shortlist.of([places[name] for name in kept], classes)))
+    shown = [*unknown.items()][:_SHOWN]  # to find the class that was meant takes time
+    mistakes = [f"shortlist of {streams!r}: {unknown_classes([name], places)[0]}" for name, streams in shown] + few
     if mistakes:
-        raise SettingsError(f"scene.shortlists: {'; '.join(mistakes)}. Correct them, or model.classes")
+        more = len(unknown) - len(shown) + max(0, len(few) - _SHOWN)
+        text = "; ".join(mistakes[: len(shown) + _SHOWN]) + (f"; and {more} more" if more else "")
+        raise SettingsError(f"scene.shortlists: {text}. Correct them, or model.classes")
     return Shortlists(tuple(rules))

@@ -19,7 +19,7 @@ from adawise.sink.segment import SegmentFooter
 LEAST_EXPIRY_MS = 60_000
 """The shortest silence, in milliseconds, after which a stream can be set to start anew (search.forget_after_s)."""
 
-_ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches are counted from 0 again
+_ANEW = {"settings_changed", "silent", "crowded", "shortlist"}  # resets after which batches are counted from 0 again
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 

@@ -33,7 +33,10 @@ from adawise.store.documents import Count, Document, Text, read_document
 from adawise.store.store import Store
 
 MANIFEST = "_recording.json"
-"""The promises of a recording, which every recorder of the folder agrees to. One may keep data for a shorter time."""
+"""The file with the promises of a recording, written once; every recorder of the folder agrees to them.
+
+A recorder may keep data for a shorter time than promised, never for longer.
+"""
 
 FORMAT = 1
 ROW_GROUP_BYTES = 8 << 20  # of values, or one message: a reader holds as much of each partition

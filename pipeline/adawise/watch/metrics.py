@@ -244,7 +244,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Streams whose adaptation started anew, by reason.",
         "crowded: raise limits.streams, or find the producer that sends under new names. jump: a camera's images "
         "changed suddenly.",
-        _by("reason", BatchServed, lambda e: e.trace.reset or None, known=("crowded", "jump")),
+        _by("reason", BatchServed, lambda e: e.trace.reset or None, known=("crowded", "jump", "shortlist")),
     ),
     _moved(
         "adawise_alarm_batches_total",

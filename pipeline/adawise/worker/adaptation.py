@@ -101,8 +101,8 @@ class Adaptation:
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, state, outcome, predictions, batch_statistics, shortlist in zip(
-            batches, states, outcomes, results, statistics, shortlists, strict=True
+        for batch, (state, _), outcome, predictions, batch_statistics, shortlist in zip(
+            batches, begun, outcomes, results, statistics, shortlists, strict=True
         ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {

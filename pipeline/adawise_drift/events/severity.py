@@ -109,14 +109,20 @@ def _change(
     return AccuracyCost(change, max(-1.0, change - half), min(1.0, change + half), how)
 
 
+_STARTS = {
+    "settings_changed": "the settings of the search changed",
+    "silent": "it was silent for too long",
+    "shortlist": "its shortlist changed",
+}
+
+
 def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings) -> list[Cause]:
     """Return the causes, the surest first: what was done to the worker, what the camera did, what it saw."""
     causes = []
     near = _NEAR_US + event.latest_us - event.earliest_us
     for at, why in known.starts:
         if abs(at - event.since_us) <= near:
-            what = "the settings of the search changed" if why == "settings_changed" else "it was silent for too long"
-            causes.append(Cause("reset", f"the adaptation started anew, because {what}"))
+            causes.append(Cause("reset", f"the adaptation started anew, because {_STARTS[why]}"))
     others = [each for each in those if each is not event]
     if any(each.measure == "model" for each in others):
         causes.append(Cause("model", "another model began to serve"))

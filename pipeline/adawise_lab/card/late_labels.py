@@ -116,6 +116,11 @@ def correct(request: CorrectionRequest, *, note: Callable[[str], object] = print
         SourceError, ChainError, StoreUnavailable: the recording or the root cannot be read.
     """
     settings, root = request.settings, request.root
+    if settings.scene.shortlists:
+        raise SettingsError(
+            f"{root}: a correction is learned with all classes, and would not hold within scene.shortlists, so that no "
+            "worker would serve by the corrected card; take the shortlists out, or keep the card"
+        )
     card = _card_of(settings, request.output)
     _check_topic(root, request.recording)
     found = _labelled(request, note)

@@ -383,6 +383,8 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     (tmp_path / "classes.txt").write_text("\n".join([*CLASSES[:-1], "zeppelin"]) + "\n")
     bare = (folder / "adawise.toml").read_text().replace("card = 'card.json'", "")
     (tmp_path / "bare.toml").write_text(bare)
+    listed = f'\n[[scene.shortlists]]\nstreams = "*"\nexclude = ["{CLASSES[0]}"]\n'
+    (tmp_path / "listed.toml").write_text((folder / "adawise.toml").read_text() + listed)
     new = str(tmp_path / "new.json")
     root = ("card", "correct", str(labelled), "-o", new)
     for arguments, expected in (
@@ -393,6 +395,10 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         ((*root[:3], "-o", "yard", "--recording", "yard"), "but it is a folder"),
         ((*root[:3], "-o", "card.json", "--recording", "yard"), "name a new file"),
         ((*command_line(labelled, tmp_path / "new.json"), "--model.card", str(tmp_path / "classes.txt")), "not a card"),
+        (
+            (*command_line(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "listed.toml")),
+            "would not hold within scene.shortlists",
+        ),
         (
             (*command_line(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "bare.toml")),
             "expected the card that",

@@ -335,7 +335,7 @@ def _margins(by_label: Sequence[Row]) -> tuple[Counter[str], Counter[str], Count
 
 def _classes(by_label: Sequence[Row]) -> list[ClassAgreement]:
     a, b, both = _margins(by_label)
-    return [ClassAgreement(name, a[name], b[name], both[name]) for name in sorted(a.keys() | b)]
+    return [ClassAgreement(name, a[name], b[name], both[name]) for name in sorted(a.keys() | b, key=str)]
 
 
 def _kappa(by_label: Sequence[Row]) -> float | None:
