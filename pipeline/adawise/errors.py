@@ -145,7 +145,9 @@ class AlertsNotSent(RetryableError):
 class StoreUnavailable(RetryableError):
     """The store refused a valid request, or failed to do it."""
 
-    REMEDY = "a worker or another service tries again by itself; run any other command again once the store answers"
+    REMEDY = (  # without a semicolon, before which a message names the cause
+        "a worker or another service tries again by itself, any other command is to be run again once the store answers"
+    )
 
 
 class StoreFull(StoreUnavailable):

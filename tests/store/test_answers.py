@@ -82,7 +82,7 @@ def test_an_answer_means_the_same_for_every_request(
     assert "slow" not in output.replace("SlowDown", "")
     assert "<" not in output
     assert "The program tries again" not in output  # a command does not
-    assert ("run any other command again once the store answers" in output) == (waits and status != 507)
+    assert ("any other command is to be run again once the store answers" in output) == (waits and status != 507)
     if status != 301:  # whose body the client does not read
         assert f"{status} " in output
         assert f"{code}: What {code} means.)" in output
@@ -105,3 +105,8 @@ def test_an_absent_object_is_no_error_and_a_refused_one_exists(monkeypatch: pyte
         store.delete("key")
     with refusing(412, "PreconditionFailed") as address, pytest.raises(AlreadyExists):
         open_s3(monkeypatch, address, "s3://bucket/prefix").create("key", b"data")
+
+
+def test_the_remedy_of_an_outage_is_one_part_of_a_message() -> None:
+    error = StoreUnavailable(f"the root: it was created but cannot be read back; {StoreUnavailable.REMEDY}")
+    assert error.cause_and_remedy == ("the root: it was created but cannot be read back", StoreUnavailable.REMEDY)

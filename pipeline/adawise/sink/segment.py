@@ -316,11 +316,13 @@ def _states(part: bytes) -> dict[str, bytes]:
     return dict(zip(states["stream_id"].to_pylist(), states["state"].to_pylist(), strict=True))
 
 
-def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None, *, strictly: bool = False) -> pa.Table:
     """Return the rows of the segment file `data`, found at `key`, with each page checked against its checksum.
 
+    With `strictly`, a file that this program can read and others may not is damaged as well (`read_whole`).
+
     Raises:
-        ChainError: a page is damaged, or a column has another type. Of all columns also as `read_whole`.
+        ChainError: a page is damaged, or a column has another type.
     """
     try:
         # Not `read_table`: it would take the key's folders for columns.
@@ -328,7 +330,7 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
         if columns is not None:
             return _typed(file.read(columns=list(columns)), key, columns)
         is_ours = key.startswith(f"{layout.PREDICTIONS}/")  # and not the traces beside a segment
-        rows = _typed(read_whole(file), key, schemas.PREDICTIONS.names if is_ours else ())
+        rows = _typed(read_whole(file) if strictly else file.read(), key, schemas.PREDICTIONS.names if is_ours else ())
         return schemas.with_later(rows, schemas.PREDICTIONS)
     except _UNREADABLE as error:
         raise _damaged(key, f"readable rows, but {error}") from error

@@ -62,7 +62,9 @@ def misstated_rows(metadata: pq.FileMetaData, size_bytes: Callable[[], int]) -> 
 
 
 def read_whole(file: pq.ParquetFile) -> pa.Table:
-    """Return all rows, for readers that judge whether a file is undamaged: DuckDB must be able to read it too.
+    """Return all rows, for readers that judge whether a file is undamaged, since DuckDB reads it too.
+
+    What a footer states of lists and maps is not compared.
 
     Raises:
         pyarrow.ArrowException: it is damaged, or a flat column states other values than its row group has rows. Arrow

@@ -224,7 +224,8 @@ def _difference(
 ) -> RunDifference:
     batches, (truth, by_place) = {_key(row): row for row in by_batch}, by_truth
     streams = [_stream(row, batches.get(_key(row), {}), by_place.get(_key(row))) for row in by_stream]
-    streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
+    # As text, because each may be null in a damaged file.
+    streams.sort(key=lambda s: (not s.differs, str(s.topic), s.stream_id or "", str(s.partition).rjust(9)))
     totals, classes = _totals(by_stream, by_label, by_batch, truth.whole), tuple(_classes(by_label))
     return RunDifference(settings, a, b, totals, truth, tuple(streams), classes)
 

@@ -117,7 +117,7 @@ class ChainCheck:
         if link.broken == "overlap":
             return
         try:
-            rows = segment.read_rows(link.data, key)
+            rows = segment.read_rows(link.data, key, strictly=True)
             # After a gap it is unknown what was pending, and what states there were.
             problems: list[str] = []
             if link.broken != "gap":
