@@ -125,6 +125,7 @@ def test_the_ways_to_choose_alpha_are_compared_in_one_table() -> None:
     assert all(way in written for way in chosen)
 
 
+@pytest.mark.check("models")
 @pytest.mark.parametrize("alpha_index", [0, len(ALPHAS) - 1])
 def test_the_ends_of_the_path_are_the_two_models(alpha_index: int) -> None:
     model = pair()[0 if alpha_index == 0 else 1]

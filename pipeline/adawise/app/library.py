@@ -199,7 +199,7 @@ def adapt_batch(
         state: the state of the step before; None: the stream begins.
         search: how alpha is chosen, the same for all batches of a stream; None: the defaults.
         classes: the classes that the stream can show, two or more; None: all of the pair. The others have probability
-            0. A stream that goes on with other classes keeps its alpha, and learns all else anew.
+            0. A stream that goes on with other classes keeps its alpha, and starts anew in all else.
 
     Returns:
         The predictions, and the state for the stream's next batch.
