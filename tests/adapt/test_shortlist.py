@@ -154,6 +154,9 @@ def test_a_search_that_raises_is_replaced_by_one_among_the_shortlist() -> None:
     assert {*adapted.predictions.top_index.ravel().tolist()} <= {*KEPT}
     assert (adapted.trace.reset, adapted.trace.shortlist) == ("failed", LISTED.digest)
     assert adapted.state.shortlist == LISTED.digest
+    before = replace(raising.initial(), batches=7, shortlist="0" * 12)
+    (changed,) = listed.run(batches(1), [before])  # the reset that verify knows to count batches from 0
+    assert (changed.trace.reset, changed.trace.trigger, changed.trace.batch_number) == ("shortlist", "failed", 0)
 
 
 def test_a_search_that_fails_keeps_the_shortlist() -> None:

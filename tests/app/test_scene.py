@@ -44,6 +44,11 @@ def test_the_same_shortlists_are_written_as_tables_and_as_json(tmp_path: Path) -
     as_json = shown(SETTINGS["scene.shortlists"], scene.shortlists)
     assert json.loads(as_json)[1] == {"streams": "*-gate", "exclude": ["boat"]}
     assert scene_in(tmp_path, environ={"ADAWISE_SCENE__SHORTLISTS": as_json}) == scene
+    in_full = json.dumps(scene.model_dump(mode="json")["shortlists"])  # as `config show --json` prints it
+    assert (
+        shortlists(scene_in(tmp_path, environ={"ADAWISE_SCENE__SHORTLISTS": in_full}), CLASSES).of("yard-harbour")
+        is None
+    )
 
 
 @pytest.mark.parametrize(

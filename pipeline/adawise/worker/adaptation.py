@@ -91,7 +91,9 @@ class Adaptation:
             for (state, _), batch, shortlist in zip(begun, batches, shortlists, strict=True)
         ]
         outcomes = [
-            replace(outcome, reset=outcome.reset or RESET) if was_reset else outcome
+            replace(outcome, reset=RESET)
+            if was_reset
+            else outcome  # batches count from 0 again, whatever else it found
             for outcome, (_, was_reset) in zip(search.run(searches, evaluate, restarts), begun, strict=True)
         ]
         results = [self._predict(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]

@@ -442,7 +442,7 @@ def test_an_offset_that_nothing_mentions_is_a_fault_only_if_the_log_has_no_holes
 
 
 def test_a_stream_may_start_anew_for_a_reason() -> None:
-    for reset in ("settings_changed", "silent", "crowded"):
+    for reset in ("settings_changed", "silent", "crowded", "shortlist"):
         store = DictStore()
         history = History(store)
         history.write(2, ("north", [0, 1]))
