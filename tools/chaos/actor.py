@@ -241,6 +241,11 @@ class WorkerActor:
         return self.exit_code == 1 and names_outage(self.last_words)
 
     @property
+    def has_begun(self) -> bool:
+        """True once it has a line in its log."""
+        return self.role.log.exists() and self.role.log.stat().st_size > 0
+
+    @property
     def last_words(self) -> str:
         """The last line of its log."""
         lines = self.role.log.read_text().splitlines() if self.role.log.exists() else []

@@ -113,4 +113,8 @@ class Crew:
         actor.bury()
 
     def _note_end(self, actor: WorkerActor, how: str = "") -> None:
+        # On a busy machine a new worker is still being loaded, and handles no signal yet, when all are dismissed.
+        if actor.exit_code == -signal.SIGTERM and not actor.has_begun:
+            self.toll["ended before they began"] += 1
+            return
         self.gave_up.append(f"{how}exit code {actor.exit_code}: {actor.last_words}")

@@ -6,6 +6,7 @@ A worker writes one after an order about pairs, or while it has a problem (`adaw
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def read_reports(store: Store, now: datetime | None = None) -> tuple[list[Report
     keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
     found, damaged = list[Reported](), list[DamagedReport]()
     for key in keys:
-        now, age_s = now_of(store) if now is None else now, 0.0
+        now, age_s = now_of(store) if now is None else now, math.inf  # a link to itself has no time
         try:
             at = store.modified(key)
             if at is None:

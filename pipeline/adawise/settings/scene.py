@@ -1,4 +1,4 @@
-"""The settings of scenes: what is known of a camera's surroundings beside its images."""
+"""The settings of scenes: facts about what cameras can show, which their images alone do not say."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _shortlists(value: object) -> tuple[ShortlistSettings, ...]:
 
 
 class SceneSettings(Group):
-    """The settings `[scene]`: what is known of what cameras see."""
+    """The settings `[scene]`: what cameras can show."""
 
     shortlists: Annotated[tuple[ShortlistSettings, ...], BeforeValidator(_shortlists)] = Field(
         default=(),

@@ -420,7 +420,7 @@ class Settings(Group):
     model: ModelSettings = Field(default=ModelSettings(), description="the two models and their classes")
     pairs: PairsSettings = Field(default=PairsSettings(), description="a new pair without a restart")
     search: SearchSettings = Field(default=SearchSettings(), description="how alpha is chosen for each batch")
-    scene: SceneSettings = Field(default=SceneSettings(), description="what is known of what cameras see")
+    scene: SceneSettings = Field(default=SceneSettings(), description="what cameras can show")
     batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered into batches")
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
     sink: SinkSettings = Field(default=SinkSettings(), description="output of predictions and traces")

@@ -395,8 +395,8 @@ class LocalStore:
     def _there(self, path: Path) -> Iterator[None]:
         """Check before and after the block that the root is still there, and that listings will find the path.
 
-        Otherwise it is unknown where the block acted. A link at the top of the root may lead to another disk: every
-        listing of what is in it begins there, and follows it.
+        Otherwise it is unknown where the block acted. A folder at the top of the root may be a link to another disk,
+        since every listing begins in such a folder.
         """
         with translated(path):
             self._check_root()

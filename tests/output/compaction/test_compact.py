@@ -220,18 +220,19 @@ def test_of_two_compactions_at_once_one_makes_the_file_and_the_other_leaves_noth
     assert len([key for key in store.objects if "/plans/" in key]) == len(made[0])
 
 
+class Late(DictStore):
+    """The segments of `late` are committed while the first listing of a partition is under way."""
+
+    late: Sequence[str] = ()
+
+    def list(self, prefix: str) -> list[str]:
+        found = super().list(prefix)
+        if prefix.startswith(layout.PREDICTIONS):
+            found, self.late = [key for key in found if key not in self.late], ()
+        return found
+
+
 def test_a_compaction_that_listed_before_the_one_that_planned_lists_again() -> None:
-    class Late(DictStore):
-        """The last segments are committed while the first listing of the partition is under way."""
-
-        late: Sequence[str] = ()
-
-        def list(self, prefix: str) -> list[str]:
-            found = super().list(prefix)
-            if prefix.startswith(layout.PREDICTIONS):
-                found, self.late = [key for key in found if key not in self.late], ()
-            return found
-
     store = Late()
     Days(store).commit(8)
     names = segment_names(store, TP)
@@ -248,19 +249,12 @@ def test_a_compaction_that_listed_before_the_one_that_planned_lists_again() -> N
 
 
 def test_a_compaction_that_lists_again_behind_a_retention_begins_behind_it() -> None:
-    class Raced(DictStore):
+    class Raced(Late):
         """Another compaction, which lists later, plans first; then retention removes what both planned."""
 
-        late: Sequence[str] = ()
         claims: Callable[[], object]
         removes: Callable[[], object]
         raced: Sequence[str] = ()
-
-        def list(self, prefix: str) -> list[str]:
-            found = super().list(prefix)
-            if prefix.startswith(layout.PREDICTIONS):
-                found, self.late = [key for key in found if key not in self.late], ()
-            return found
 
         def create(self, key: str, data: bytes) -> None:
             if "/plans/" in key and not self.raced:
