@@ -27,6 +27,7 @@ from typing_extensions import override
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 PRELOADED = ("tests.last", "tests.worker.process", "tests.preloaded")
+ROOT = Path(__file__).parents[1]
 _STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
 
 
@@ -43,6 +44,9 @@ def start_server(*modules: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
+        # Python 3.11 does not hand `sys.path` to the server, which passes over what it cannot import: so a server that
+        # is first needed by a test in another working folder would start without these modules.
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         forkserver.ensure_running()
 
 
@@ -158,6 +162,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["adawise", *arguments]
+    if PRELOADED[0] not in sys.modules:  # a server passes over what it cannot import
+        raise RuntimeError(f"the server that processes are forked from has not imported {PRELOADED[0]}")
     import adawise.__main__ as entry
     from tests.last import LAST
 

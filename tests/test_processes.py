@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import adawise.__main__
 from tests.deadlines import DEADLINE_S
-from tests.processes import Command, Started, run
+from tests.processes import ROOT, Command, Started, run
 from tests.worker.prepared import Prepared
 
 
@@ -129,3 +130,18 @@ def test_nothing_of_the_server_is_in_the_logs_and_streams_of_a_command() -> None
 def test_what_libraries_do_at_the_exit_is_done_before_the_program_ends_itself() -> None:
     code, out, _ = prepared(with_a_library)
     assert (code, out.splitlines()[-1]) == (0, "the library ends")
+
+
+SERVED = """
+import sys; sys.path.insert(0, {root!r})
+from tests import processes
+processes.PRELOADED = ("tests.last",)
+print(processes.run("--version"))
+"""
+
+
+def test_a_server_that_is_first_needed_in_another_folder_imports_what_commands_need(tmp_path: Path) -> None:
+    call = [sys.executable, "-c", SERVED.format(root=str(ROOT))]
+    found = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert f"returncode=0, stdout='adawise {version('adawise')}" in found.stdout
