@@ -270,6 +270,8 @@ class Predictions:
     entropy: FloatArray  # [N], nats, of the served distribution
     endpoint_index: IntArray  # [2, N]
     endpoint_confidence: FloatArray  # [2, N]
+    scene_index: IntArray | None = None  # [N], of the class corrected by the class prior; None without a prior
+    scene_confidence: FloatArray | None = None  # [N]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,8 @@ class RowResult:
     alpha: float | None = None
     batch_number: int | None = None
     predicted_at_us: int | None = None
+    scene_label: str | None = None
+    scene_confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,3 +394,4 @@ class BatchTrace:
     alarm: bool | None = None  # True if alpha is kept from the objective's minimum; None: the strategy has no alarm
     forward_cost: float | None = None  # whole forwards per image; None where an earlier version served the batch
     shortlist: str | None = None  # digest of the stream's shortlist; None if it may show every class
+    scene_gate: float | None = None  # how far the class prior corrects, from 0 to 1; None without a prior

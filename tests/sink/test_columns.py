@@ -75,6 +75,8 @@ def test_an_accepted_row_says_everything_that_is_known_of_the_image() -> None:
         "meta": [("site", "a"), ("lane", "2")],
         "predicted_at": datetime(2023, 11, 14, 22, 13, 20, 999_000, UTC),
         "model_fingerprint": "model",
+        "scene_label": None,
+        "scene_confidence": None,
     }
 
 

@@ -21,6 +21,11 @@ RESET = "shortlist"
 """The reset of a batch whose camera has another shortlist than before."""
 
 
+def digest_of(classes: Sequence[str]) -> str:
+    """Return a hash of these names in their order, 12 hexadecimal digits."""
+    return hashlib.sha256("\0".join(classes).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, eq=False)
 class Shortlist:
     """The classes of one or more cameras.
@@ -37,8 +42,7 @@ class Shortlist:
     def of(cls, indices: Sequence[int], classes: Sequence[str]) -> Shortlist:
         """Return the shortlist of the classes at these indices, whose order and repetitions do not matter."""
         ordered = sorted({*indices})
-        names = "\0".join(classes[index] for index in ordered)
-        return cls(torch.tensor(ordered), hashlib.sha256(names.encode()).hexdigest()[:12])
+        return cls(torch.tensor(ordered), digest_of([classes[index] for index in ordered]))
 
 
 @dataclass(frozen=True)

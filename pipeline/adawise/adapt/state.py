@@ -26,6 +26,7 @@ from adawise.adapt.conditions import KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.last_seen import UNREADABLE, LastSeen, damaged, last_seen_of, of_kind
 from adawise.adapt.noise import PairedNoise
+from adawise.adapt.prior import KEPT, ClassPrior
 from adawise.adapt.state_key import current_key
 from adawise.adapt.surrogate import KNOTS, Abridged, Array, Belief
 from adawise.errors import ChainError
@@ -46,6 +47,7 @@ _LATER: dict[str, Any] = {  # fields that early states lack: what held before th
     "looks": None,
     "conditions": None,
     "shortlist": "",
+    "prior": None,
 }
 _MOST = 2.0**53  # every number of a state is smaller
 _MOST_VARIANCE = 1e6  # nats^2
@@ -88,6 +90,7 @@ class StreamState:
         looks: the learned appearance; None before the first batch whose pixels were measured.
         memory: the conditions of the stream.
         shortlist: the digest of the stream's shortlist (`adapt/shortlist.py`); "" for all classes.
+        prior: which classes the stream shows; None where no class prior is learned. No search reads it.
 
     Example:
         >>> state = adawise.adapt_batch(pair, images[:8]).state
@@ -118,6 +121,7 @@ class StreamState:
     looks: LearnedAppearance | None = None
     memory: Memory = field(default_factory=Memory)
     shortlist: str = ""
+    prior: ClassPrior | None = None
 
     @override
     def __repr__(self) -> str:
@@ -190,6 +194,8 @@ class StreamState:
             parts["conditions"] = _pack_memory(self.memory)
         if self.shortlist:
             parts["shortlist"] = self.shortlist
+        if self.prior is not None:
+            parts["prior"] = _pack_prior(self.prior)
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -232,6 +238,7 @@ class StreamState:
                 looks=None if parts["looks"] is None else _unpack_appearance(parts["looks"]),
                 memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
                 shortlist=of_kind(str, parts["shortlist"]),
+                prior=None if parts["prior"] is None else _unpack_prior(*parts["prior"]),
             )
             _check(state)
             return state
@@ -268,6 +275,7 @@ def _check(state: StreamState) -> None:
         )
     _expect("conditions", state.memory.visits < _MOST)
     _expect("shortlist", re.fullmatch("(?:[0-9a-f]{12})?", state.shortlist) is not None)
+    _expect("a class prior", state.prior is None or state.prior.is_sound())
 
 
 def _check_disagreement(disagreement: Disagreement) -> None:
@@ -290,7 +298,7 @@ def _expect(what: str, holds: bool) -> None:
 
 
 def largest_bytes(
-    key: str, points: int, observations: int = 0, conditions: int = 0, *, shortlists: bool = False
+    key: str, points: int, observations: int = 0, conditions: int = 0, *, shortlists: bool = False, prior: bool = False
 ) -> int:
     """Return the size of the largest serialised state; in a footer, compressed, a state takes less.
 
@@ -300,6 +308,7 @@ def largest_bytes(
         observations: trials that the strategy keeps.
         conditions: conditions that the strategy keeps.
         shortlists: streams may have shortlists.
+        prior: streams have a class prior.
     """
     number, whole = -1.2345678901234567e-100, 10**15  # the longest texts that numbers have
     level = Level(number, number, whole)
@@ -324,6 +333,7 @@ def largest_bytes(
         looks=_learned_appearance(np.full((4, _STATISTICS), number), whole, whole, number),
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
         shortlist="0" * 12 if shortlists else "",
+        prior=ClassPrior("0" * 12, (whole % 2**32,) * KEPT, (number,) * KEPT) if prior else None,
     )
     return len(state.to_bytes())
 
@@ -424,6 +434,17 @@ def _unpack_condition(number: Any, visits: Any, left: Any, batches: Any, alpha_i
     )
 
 
+def _pack_prior(prior: ClassPrior) -> list[str]:
+    numbers = np.array([*prior.counts, prior.rest, prior.confidence])
+    return [prior.classes, _encode(np.array(prior.places), "<u4"), _encode(numbers, "<f4")]
+
+
+def _unpack_prior(classes: Any, places: Any, numbers: Any) -> ClassPrior:
+    *counts, rest, confidence = _decode(numbers, "<f4").tolist()
+    found = tuple(map(int, _decode(places, "<u4").tolist()))
+    return ClassPrior(of_kind(str, classes), found, tuple(counts), rest, confidence)
+
+
 def _pack_curve(curve: Abridged) -> str:
     return _encode(np.concatenate([curve.mean, curve.covariance]), "<f4")
 
@@ -443,7 +464,7 @@ def _disagreement(images: Any, differing: Any) -> Disagreement:
     return Disagreement(of_kind(float, images), of_kind(float, differing))
 
 
-def _encode(array: npt.NDArray[np.floating], kind: str = "<f8") -> str:
+def _encode(array: npt.NDArray[np.number], kind: str = "<f8") -> str:
     return base64.b64encode(array.astype(kind).tobytes()).decode()
 
 

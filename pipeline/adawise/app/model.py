@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from adawise.adapt.objective import NO_CARD, OF_ALL_CLASSES
 from adawise.adapt.search import Strategy
-from adawise.adapt.shortlist import Shortlists
+from adawise.adapt.shortlist import Shortlists, digest_of
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.app.machine import usable_cores
@@ -33,6 +33,7 @@ from adawise.errors import AdawiseError, CardError, SettingsError
 from adawise.ports import ServedBy
 from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
+from adawise.settings.scene import SceneSettings
 from adawise.worker.adaptation import Adaptation
 
 _EARLIER_PIXELS = (
@@ -233,6 +234,8 @@ def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> Non
 def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
     made = method(settings.search, model, top_k=settings.predict.top_k)
+    if settings.scene.prior == "beside":
+        made = replace(made, prior_of=digest_of(model.classes))
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return among(made, shortlists(settings.scene, model.classes), settings.search, model)
 
@@ -278,11 +281,11 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
 
         points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps observations in place of a belief
     conditions = settings.search.conditions if settings.search.strategy in {"auto", "warm"} else 0
-    listed = bool(settings.scene.shortlists)
-    size = largest_bytes(key, points, observations, conditions, shortlists=listed) + MAX_STREAM_ID_BYTES
+    more = {"shortlists": bool(settings.scene.shortlists), "prior": settings.scene.prior != "off"}
+    size = largest_bytes(key, points, observations, conditions, **more) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams
     if streams * size > _STATES_BYTES:
-        forgetful = _STATES_BYTES // (largest_bytes(key, points, observations, shortlists=listed) + MAX_STREAM_ID_BYTES)
+        forgetful = _STATES_BYTES // (largest_bytes(key, points, observations, **more) + MAX_STREAM_ID_BYTES)
         lower = (
             f"; or lower search.conditions, {conditions}: with 0 there is room for {forgetful}" if conditions else ""
         )
@@ -397,9 +400,11 @@ def config_fingerprint(settings: Settings, model: ModelPair) -> str:
 
 
 def _decisive(settings: Settings) -> Any:
-    """Return the settings that results depend on, for pydantic. Fingerprints without shortlists are those of 0.2."""
+    """Return the settings that results depend on, for pydantic. Fingerprints of the default scene are those of 0.2."""
     always = {"search": True, "batch": True, "decode": True, "predict": True, "limits": {"streams"}}
-    return always | {"scene": True} if settings.scene.shortlists else always
+    usual = SceneSettings()
+    scene = {name for name in SceneSettings.model_fields if getattr(settings.scene, name) != getattr(usual, name)}
+    return always | {"scene": scene} if scene else always
 
 
 def _meant(settings: Settings, model: ModelPair) -> Settings:

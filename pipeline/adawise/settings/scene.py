@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
@@ -53,4 +53,9 @@ class SceneSettings(Group):
         description="classes that a camera can show, by patterns of stream ids; the last one that matches holds, and "
         "a camera without one may show every class (docs/guide/scene.md)",
         json_schema_extra={"expected": SHORTLISTS_EXPECTED, "metavar": "JSON"},
+    )
+    prior: Literal["off", "beside"] = Field(
+        default="off",
+        description="beside: learn from the predictions which classes each camera shows, and write the label corrected "
+        "by that beside the served one, as scene_label (docs/guide/scene.md)",
     )

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adawise.ports import SegmentDraft, Served
-from adawise.records import Frame, RowId, RowResult, status_of
+from adawise.records import Frame, Predictions, RowId, RowResult, status_of
 from adawise.sink import layout, schemas, segment
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
@@ -99,12 +99,27 @@ def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> d
         absent = endpoint_index[endpoint] < 0
         columns[f"{name}_label"] = classes.take(pa.array(endpoint_index[endpoint], mask=absent))
         columns[f"{name}_confidence"] = pa.array(endpoint_confidence[endpoint], mask=absent)
+    columns |= _scene(predictions, sizes, classes)
     if rows > len(widths):
         for name, column in columns.items():
             columns[name] = pa.concat_arrays([column, pa.nulls(rows - len(column), column.type)])
     for name, values in (("top_labels", classes.take(pa.array(top_index))), ("top_probabilities", top_probability)):
         columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values), _type(name), mask=unserved)
     return columns
+
+
+def _scene(predictions: Sequence[Predictions], sizes: Sequence[int], classes: pa.StringArray) -> dict[str, pa.Array]:
+    """Return the columns that class priors corrected, null for the batches without one."""
+    indices, confidences = [], []
+    for p, size in zip(predictions, sizes, strict=True):
+        indices.append(np.full(size, -1) if p.scene_index is None else p.scene_index)
+        confidences.append(np.zeros(size) if p.scene_confidence is None else p.scene_confidence)
+    index, confidence = _joined(indices, np.int32), _joined(confidences, np.float32)
+    absent = index < 0
+    return {
+        "scene_label": classes.take(pa.array(index, pa.int32(), mask=absent)),
+        "scene_confidence": pa.array(confidence, pa.float32(), mask=absent),
+    }
 
 
 def _predicted_at(accepted: Sequence[Served], rows: int) -> pa.Array:
@@ -222,7 +237,7 @@ def write_traces(store: Store, footer: SegmentFooter, key: str) -> None:
 _SAME = (
     *("stream_id", "frame_id", "status", "reason", "detail", "model_fingerprint", "top_labels", "top_probabilities"),
     *("entropy", "zero_shot_label", "zero_shot_confidence", "fine_tuned_label", "fine_tuned_confidence", "alpha"),
-    "batch_number",
+    *("batch_number", "scene_label", "scene_confidence"),
 )
 _TIMES = {
     "captured_at": "captured_at_us",

@@ -162,6 +162,28 @@ SHORTLIST = [
     ),
 ]
 
+SCENE = [
+    _field(
+        "scene_gate",
+        pa.float64(),
+        "how far scene_label was corrected by the camera's class prior, from 0 (it is the served label) to 1; null "
+        "without scene.prior, and from earlier versions",
+        nullable=True,
+    ),
+]
+SCENE_ROWS = [
+    _field(
+        "scene_label",
+        pa.string(),
+        "the class, corrected by what the camera has shown; null if not accepted, without scene.prior, and from "
+        "earlier versions",
+        nullable=True,
+    ),
+    _field(
+        "scene_confidence", pa.float32(), "probability of scene_label, likewise corrected; null as that", nullable=True
+    ),
+]
+
 AUDIT_REGRET = "audit_regret"
 _REGRET = "nats by which an audit found another alpha's objective lower"
 _NULLABLE_REGRET = _field(
@@ -169,7 +191,10 @@ _NULLABLE_REGRET = _field(
 )
 
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION, *COST, *SHORTLIST)))
+LATER = (
+    PREDICTED_AT,
+    *(c.name for c in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION, *COST, *SHORTLIST, *SCENE, *SCENE_ROWS)),
+)
 """The columns that earlier versions did not write, in the order in which they were added; they end their schema."""
 
 PREDICTIONS = pa.schema(
@@ -228,12 +253,13 @@ PREDICTIONS = pa.schema(
             "when the image was predicted, by the worker's clock; null if not accepted, and from earlier versions",
             nullable=True,
         ),
+        *SCENE_ROWS,
     ]
 )
 # The columns whose values repeat within a segment; row ids and the numbers of a softmax do not.
 PREDICTIONS_DICTIONARY = [
     *("topic", "partition", "index", "stream_id", "status", "reason", "label", "top_labels.list.element"),
-    *("zero_shot_label", "fine_tuned_label", "alpha", "batch_number", "true_label"),
+    *("zero_shot_label", "fine_tuned_label", "alpha", "batch_number", "true_label", "scene_label"),
     *("meta.key_value.key", "meta.key_value.value", "model_fingerprint"),
 ]
 
@@ -309,6 +335,7 @@ BATCH_TRACE = pa.schema(
         *CONDITION,
         *COST,
         *SHORTLIST,
+        *SCENE,
     ]
 )
 
@@ -323,6 +350,7 @@ TRACES = pa.schema(
         *CONDITION,
         *COST,
         *SHORTLIST,
+        *SCENE,
     ]
 )
 TRACES_DICTIONARY = [

@@ -16,6 +16,8 @@ from torch import Tensor
 from adawise.adapt import search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.predict import predict
+from adawise.adapt.prior import ClassPrior, corrected
+from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.search import Outcome, Search, Strategy, forward_cost
 from adawise.adapt.shortlist import RESET, Shortlist, Shortlists, continued, narrowed
 from adawise.adapt.state import StreamState
@@ -43,6 +45,7 @@ class Adaptation:
         temperatures: one per alpha of the classifier's grid, applied to the served predictions: the card's, or all 1.
         top_k: how many classes of each image are served.
         shortlists: which classes each stream can show.
+        prior_of: digest of the classifier's classes, if a class prior corrects each stream's predictions; else None.
     """
 
     strategy: Strategy
@@ -50,6 +53,7 @@ class Adaptation:
     temperatures: tuple[float, ...]
     top_k: int
     shortlists: Shortlists = field(default_factory=Shortlists)
+    prior_of: str | None = None
 
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
         """Choose an alpha for each batch from its stream's state, and predict with it.
@@ -111,12 +115,23 @@ class Adaptation:
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
-            # A search that gave up its state, or was restarted, has a new one without a shortlist.
+            # A search that gave up its state, or was restarted, has a new one without a shortlist and a prior.
             digest = shortlist.digest if shortlist else ""
-            served = replace(outcome.state, served_index=outcome.index, shortlist=digest)
+            prior, predictions, gate = self._scene(state.prior, outcome, predictions, shortlist)
+            served = replace(outcome.state, served_index=outcome.index, shortlist=digest, prior=prior)
             trace = self._trace(batch, state, replace(outcome, state=served), milliseconds, now_us, batch_statistics)
-            adapted.append(Adapted(predictions, trace, served, outcome.error))
+            adapted.append(Adapted(predictions, replace(trace, scene_gate=gate), served, outcome.error))
         return adapted
+
+    def _scene(
+        self, prior: ClassPrior | None, outcome: Outcome, predictions: Predictions, shortlist: Shortlist | None
+    ) -> tuple[ClassPrior | None, Predictions, float | None]:
+        """Return a stream's class prior after a batch, the predictions with what it makes of them, and its gate."""
+        if self.prior_of is None:
+            return None, predictions, None
+        digest, columns = (shortlist.digest, shortlist.columns) if shortlist else (self.prior_of, None)
+        known = prior_continued(prior, digest, outcome.logits.shape[-1])
+        return corrected(known, predictions, outcome.logits, self.temperatures[outcome.index], columns)
 
     def _restart(self, state: StreamState, images: int, shortlist: Shortlist | None) -> Search:
         return narrowed(self.strategy.restart(state, images), shortlist)

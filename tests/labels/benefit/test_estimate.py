@@ -202,3 +202,21 @@ def test_the_same_rows_give_the_same_bits() -> None:
         first = helped(connection)  # nan is no equal of nan
     with labelled(World(cameras=2)) as connection:
         assert repr(helped(connection)) == repr(first)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_the_label_that_the_class_prior_corrected_is_compared_and_is_no_fixed_alpha(alpha: float) -> None:
+    world = World(batches=40)
+    corrected = world.answers(0.97, 1)
+    sure = np.full(world.rows, 0.9)
+    alphas = np.full(world.rows, alpha)
+    with labelled(world, 0.8, scene_label=named(corrected), scene_confidence=sure, alpha=alphas) as connection:
+        found = helped(connection)
+    scene = arm(found.arms, "scene_label")
+    assert scene.images == world.rows
+    assert scene.accuracy.value == pytest.approx((corrected == world.truth()).mean())
+    assert scene.gain is not None
+    assert scene.gain.sign == -1  # what was served is worse
+    assert np.isnan(scene.alpha)
+    assert scene.ece == pytest.approx(abs(scene.accuracy.value - 0.9), abs=1e-6)
+    assert "scene_label" in found.confusion

@@ -17,7 +17,7 @@ import numpy as np
 from adawise.labels.arrays import concatenated, equal_runs
 from adawise.labels.benefit import queries
 from adawise.labels.benefit.bootstrap import Kinds, intervals
-from adawise.labels.benefit.helped import BEST, FINE_TUNED, SERVED, ZERO_SHOT, Arm, Confusion, Estimate, Helped
+from adawise.labels.benefit.helped import BEST, FINE_TUNED, SCENE, SERVED, ZERO_SHOT, Arm, Confusion, Estimate, Helped
 from adawise.labels.join import Labels
 
 if TYPE_CHECKING:  # imports torch
@@ -94,10 +94,10 @@ def estimate_benefit(
 
 
 def _measured(connection: duckdb.DuckDBPyConnection, runs: Sequence[OtherRun]) -> dict[int, dict[str, _Side]]:
-    """Return what was right by arm (served, the two endpoints, the runs) and camera."""
+    """Return what was right by arm (served, the two endpoints, the runs, the class prior) and camera."""
     for number, run in enumerate(runs):
         run.rows(connection).filter("label IS NOT NULL").create_view(f"run_{number}")
-    arms = [queries.SERVED, *queries.ENDPOINTS, *(queries.of_run(number) for number in range(len(runs)))]
+    arms = [queries.SERVED, *queries.ENDPOINTS, *(queries.of_run(number) for number in range(len(runs))), queries.SCENE]
     connection.execute(queries.create_answers(arms, len(runs)))
     kinds = _by_arm(connection.execute(queries.KINDS).fetchnumpy())
     bins = _by_arm(connection.execute(queries.CONFIDENCES).fetchnumpy())
@@ -150,7 +150,9 @@ class _Known:
 
     def __init__(self, runs: Sequence[OtherRun], by_arm: Mapping[int, Mapping[str, _Side]]) -> None:
         first = 1 + len(queries.ENDPOINTS)
+        self._scene = first + len(runs)
         self._sources = {0: _ROWS, 1: _ROWS, 2: _ROWS, **{first + n: run.root for n, run in enumerate(runs)}}
+        self._sources[self._scene] = _ROWS
         alphas = {arm: _whole(by_arm[arm]).alpha for arm in by_arm}
         self.fixed = [arm for arm in by_arm if arm >= first and not np.isnan(alphas[arm])]
         self.names: dict[int, str] = {}
@@ -162,6 +164,8 @@ class _Known:
     def _name(self, arm: int, alpha: float) -> str:
         if arm == 0:
             return SERVED
+        if arm == self._scene:
+            return SCENE
         if np.isnan(alpha):
             return f"run {self._sources[arm]}"
         name = _NAMES.get(alpha, f"alpha {alpha:g}")

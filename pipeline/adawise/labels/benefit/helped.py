@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SERVED, ZERO_SHOT, FINE_TUNED, BEST = "served", "zero-shot", "fine-tuned", "best fixed alpha"
+SCENE = "scene_label"
 """Names of arms."""
 
 
@@ -31,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """An arm: `served`, or what could have been: `zero-shot`, `fine-tuned`, `alpha 0.5`, `best fixed alpha`.
+    """An arm: `served`, or what could have been: `zero-shot`, `fine-tuned`, `alpha 0.5`, `scene_label`, and so on.
 
     `images` are the labelled images for which its answer is known; `gain` is served less this arm on the same images,
     in accuracy; None for `served` itself. `ece` is over 15 bins of confidence; nan where no confidence is known.

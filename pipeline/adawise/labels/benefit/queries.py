@@ -61,6 +61,7 @@ ENDPOINTS = (
     Columns("zero_shot_label", "zero_shot_confidence", "0.0::DOUBLE"),
     Columns("fine_tuned_label", "fine_tuned_confidence", "1.0::DOUBLE"),
 )
+SCENE = Columns("scene_label", "scene_confidence", "'nan'::DOUBLE")  # of the alphas that served
 
 
 def of_run(number: int) -> Columns:

@@ -25,13 +25,14 @@ except ImportError as error:
 SERVED = (
     *("status", "reason", "label", "confidence", "top_labels", "top_probabilities", "entropy", "alpha"),
     *("zero_shot_label", "zero_shot_confidence", "fine_tuned_label", "fine_tuned_confidence"),
+    *("scene_label", "scene_confidence"),
 )
 GIVEN = ("stream_id", "frame_id", "captured_at", "kafka_timestamp", "detail", "true_label", "meta")
 BATCH = (  # in the order in which they are reported
     *("last_offset", "images", "rejected", *(column.name for column in schemas.PIXELS)),
     *("reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
-    *("mean_confidence", "compared", "agreed", "class_counts"),
+    *("mean_confidence", "compared", "agreed", "class_counts", "scene_gate"),
 )
 _ROW_KEY = ("topic", "partition", "offset", "index")
 _BATCH_KEY = ("topic", "partition", "stream_id", "first_offset")

@@ -145,6 +145,18 @@ FIELDS: Sequence[EventField[RowResult]] = (
         lambda r, _: _agreement(r),
     ),
     EventField(
+        "scene_label",
+        TEXT,
+        "the class, corrected by what the camera has shown; null if not accepted, and without scene.prior",
+        its("scene_label"),
+    ),
+    EventField(
+        "scene_confidence",
+        NUMBER,
+        "probability of scene_label, likewise corrected; null as that",
+        its("scene_confidence"),
+    ),
+    EventField(
         "predicted_at",
         TIME,
         "when the image was predicted, by the worker's clock; null if not accepted",
@@ -343,6 +355,8 @@ def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: 
     best, probabilities = predictions.top_index.tolist(), predictions.top_probability.tolist()
     entropies = predictions.entropy.tolist()
     ends, confidences = predictions.endpoint_index.tolist(), predictions.endpoint_confidence.tolist()
+    scene = None if predictions.scene_index is None else predictions.scene_index.tolist()
+    sure = None if predictions.scene_confidence is None else predictions.scene_confidence.tolist()
     found = []
     for i, frame in enumerate(batch.frames):
         (zero, fine), (zero_confidence, fine_confidence) = (
@@ -371,6 +385,8 @@ def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: 
                 alpha=trace.alpha,
                 batch_number=trace.batch_number,
                 predicted_at_us=trace.predicted_at_us,
+                scene_label=None if scene is None else classes[scene[i]],
+                scene_confidence=None if sure is None else _number(sure[i]),
             )
         )
     return found

@@ -1,0 +1,159 @@
+"""The class prior of a camera: which classes it shows, and how often, learned from its predictions without labels.
+
+A camera at a gate shows five of a hundred classes. Expected counts of the classes, faded over some hundred images, are
+the prior by which its probabilities are corrected (Saerens, Latinne and Decaestecker, 2002, equations 2.4 and 2.9, with
+counts that are carried from batch to batch). A model that errs towards a few classes would correct itself ever further
+into them, so two gates close the correction: where the counts are spread over many classes, because then there is
+little to gain; and where the model is unsure of most images, because then it does not work here. Both are our own
+(docs/decisions/formulas.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from adawise.records import Predictions
+
+_HALF_LIFE = 320.0  # images after which an image counts half
+_PASSES = 2  # of expectation and maximisation, for each batch
+_SMOOTHING = 30.0  # images that count as spread evenly over all classes
+_LEAST_SHARE = 0.05  # the least prior of a class, as a share of the largest: what is rare can still be served
+_LEAST_IMAGES = 16.0  # before that the gate is closed
+_SPREAD = (0.5, 0.25)  # share of the classes that the counts are spread over: closed from the first, open to the second
+_SURE = (0.46, 0.56)  # mean confidence of the served predictions above chance, over that of a sure model, likewise
+KEPT = 64
+"""The most classes whose counts are kept; the others share what is left evenly."""
+
+_MOST = 1e6  # every number of a prior is smaller
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClassPrior:
+    """A faded count of images for each class of one camera.
+
+    Attributes:
+        classes: digest of the names of the C classes, in their order.
+        places: ascending indices of the classes with the largest counts, at most `KEPT`.
+        counts: their expected numbers of images, in single precision.
+        rest: the expected number of images of all other classes together, in single precision.
+        confidence: sum over these images of the largest probability, not corrected, in single precision.
+    """
+
+    classes: str
+    places: tuple[int, ...] = ()
+    counts: tuple[float, ...] = field(default=(), repr=False)
+    rest: float = 0.0
+    confidence: float = 0.0
+
+    def observed(self, p: Array) -> ClassPrior:
+        """Return the prior after a batch with the probabilities `p`, `[N, C]`, which are finite."""
+        N, C = p.shape
+        faded = 0.5 ** (N / _HALF_LIFE)
+        counts, expected = self._dense(C) * faded, np.zeros(C)
+        for _ in range(_PASSES):
+            corrected = p * (counts + expected + _SMOOTHING / C)
+            corrected /= corrected.sum(axis=1, keepdims=True)
+            expected = corrected.sum(axis=0)
+        counts += expected
+        order = np.argsort(-counts, kind="stable")
+        places = np.sort(order[:KEPT])
+        return ClassPrior(
+            self.classes,
+            tuple(places.tolist()),
+            tuple(counts[places].astype(np.float32).tolist()),
+            float(np.float32(counts[np.sort(order[KEPT:])].sum())),
+            float(np.float32(self.confidence * faded + p.max(axis=1).sum())),
+        )
+
+    def gate(self, C: int) -> float:
+        """Return how far the correction is open, from 0 (probabilities stay what they are) to 1, for C classes.
+
+        The product of two gates of our own (docs/decisions/formulas.md).
+        """
+        images = math.fsum(self.counts) + self.rest
+        if images < _LEAST_IMAGES:
+            return 0.0
+        entropy = self._entropy(C, images)
+        # As many classes as `images` images of C equally frequent classes show, about: C for many images.
+        expected = C * images / (C + images)
+        spread = max(math.exp(entropy) - 1.0, 1e-9) / (expected - 1.0)
+        closed, opened = _SPREAD
+        by_spread = math.log(closed / spread) / math.log(closed / opened)
+        closed, opened = _SURE
+        by_confidence = ((self.confidence / images - 1.0 / C) / (1.0 - 1.0 / C) - closed) / (opened - closed)
+        return min(max(by_spread, 0.0), 1.0) * min(max(by_confidence, 0.0), 1.0)
+
+    def corrected(self, p: Array) -> Array:
+        """Return the probabilities `p`, `[N, C]`, corrected by the prior as far as the gate is open."""
+        C = p.shape[1]
+        prior = self._dense(C) + _SMOOTHING / C
+        corrected: Array = p * np.maximum(prior / prior.max(), _LEAST_SHARE) ** self.gate(C)
+        corrected /= corrected.sum(axis=1, keepdims=True)
+        return corrected
+
+    def is_sound(self) -> bool:
+        """Return True if a camera can have this prior: what a damaged state holds may be anything."""
+        numbers = (*self.counts, self.rest, self.confidence)
+        ascending = all(low < high for low, high in zip((-1, *self.places), self.places, strict=False))
+        return (
+            len(self.places) == len(self.counts) <= KEPT
+            and ascending
+            and all(0.0 <= number < _MOST for number in numbers)
+        )
+
+    def _entropy(self, C: int, images: float) -> float:
+        """Return the entropy of the counts, nats (Shannon, 1948); those that are not kept are equal."""
+        shares = [count / images for count in self.counts if count > 0.0]
+        others = C - len(self.counts)
+        found = -math.fsum(share * math.log(share) for share in shares)
+        share = self.rest / images
+        return found - share * math.log(share / others) if share > 0.0 and others > 0 else found
+
+    def _dense(self, C: int) -> Array:
+        """Return the counts of all classes, `[C]`."""
+        others = C - len(self.places)
+        counts = np.full(C, self.rest / others if others > 0 else 0.0)
+        counts[list(self.places)] = self.counts
+        return counts
+
+
+def continued(prior: ClassPrior | None, classes: str, C: int) -> ClassPrior:
+    """Return the prior to go on with among C classes with this digest: an empty one if it was learned among others."""
+    if prior is None or prior.classes != classes or (prior.places and prior.places[-1] >= C):
+        return ClassPrior(classes)
+    return prior
+
+
+def corrected(
+    prior: ClassPrior, predictions: Predictions, logits: Tensor, temperature: float, columns: Tensor | None
+) -> tuple[ClassPrior, Predictions, float]:
+    """Return the prior after a batch, the batch's predictions with what it makes of them, and its gate.
+
+    An image whose probabilities are not finite teaches nothing, and keeps its label.
+
+    Args:
+        prior: the prior before the batch.
+        predictions: the served predictions of the N images.
+        logits: `[N, K]` at the served alpha.
+        temperature: that of the served predictions.
+        columns: int64 `[K]`, the classes of the logits' columns; None: all classes.
+    """
+    p = (logits.double() / temperature).softmax(dim=-1).numpy()
+    finite = np.isfinite(p).all(axis=1)
+    if finite.any():
+        prior = prior.observed(p[finite])
+    gate = prior.gate(p.shape[1])
+    index, confidence = predictions.top_index[:, 0].copy(), predictions.top_probability[:, 0].copy()
+    if gate > 0.0:
+        q = prior.corrected(p[finite])
+        best = q.argmax(axis=1)
+        index[finite] = best if columns is None else columns.numpy()[best]
+        confidence[finite] = q[np.arange(len(best)), best]
+    return prior, replace(predictions, scene_index=index, scene_confidence=confidence), gate

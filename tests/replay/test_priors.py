@@ -1,0 +1,80 @@
+"""Replays with a class prior: what stands beside the predictions, and what a camera goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from adawise.demo.scene import StreetCamera
+from adawise.demo.weather import PRESETS
+from adawise.labels.compare.compare import compare
+from adawise.output.read.rows import read_predictions, read_traces
+from adawise.output.verify.root import verify
+from adawise.sink.columns import results_of
+from adawise.store.store import open_store
+from tests.replay.cameras import BATCHES, run, taken, write_recording
+
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+
+SCENE = ["scene_label", "scene_confidence"]
+
+
+def buses(partition: int) -> Iterator[bytes]:
+    """Frames of a street that has nothing but buses, in clear weather."""
+    camera = StreetCamera("street", seed=partition)
+    shots = (camera.jpeg(number, PRESETS["clear"]) for number in count())
+    return (jpeg for jpeg, label in shots if label == "bus")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recording(tmp_path_factory.mktemp("recording"), pictures=buses)
+
+
+@pytest.fixture(scope="module")
+def plain(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recording, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.fixture(scope="module")
+def beside(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recording, tmp_path_factory.mktemp("runs") / "beside", prior="beside")
+
+
+def test_the_corrected_label_is_beside_rows_that_are_as_without_a_prior(plain: Path, beside: Path) -> None:
+    without, rows = (read_predictions(root).table().drop(["predicted_at"]) for root in (plain, beside))
+    assert rows.drop(SCENE).equals(without.drop(SCENE))
+    assert [without[name].null_count for name in SCENE] == [len(without)] * 2
+    assert [rows[name].null_count for name in SCENE] == [0, 0]
+    gates = read_traces(beside, columns=["scene_gate"]).table()["scene_gate"].to_pylist()
+    assert len(gates) == 2 * BATCHES
+    assert min(gates) == 0.0
+    assert 0.0 < max(gates) <= 1.0
+    assert read_traces(plain).table()["scene_gate"].null_count == 2 * BATCHES
+    assert [*verify(open_store(str(beside)))] == []
+
+
+def test_results_are_made_with_the_corrected_label(beside: Path) -> None:
+    rows = read_predictions(beside).table()
+    results = [result for batch in results_of(rows) for result in batch]
+    assert [result.scene_label for result in results] == rows["scene_label"].to_pylist()
+    assert [result.scene_confidence for result in results] == rows["scene_confidence"].to_pylist()
+
+
+def test_a_replay_with_a_prior_is_equal(recording: Path, beside: Path, tmp_path: Path) -> None:
+    assert not compare(beside, run(recording, tmp_path / "again", prior="beside")).differs
+
+
+def test_a_replay_without_one_differs_by_the_corrected_labels_alone(plain: Path, beside: Path) -> None:
+    found = compare(beside, plain)
+    assert found.differs
+    assert [stream.first_row and stream.first_row.what for stream in found.streams] == [tuple(SCENE)] * 2
+    assert [stream.relabelled for stream in found.streams] == [0, 0]
+
+
+def test_a_camera_goes_on_from_the_prior_of_its_state(recording: Path, beside: Path, tmp_path: Path) -> None:
+    on = run(recording, tmp_path / "on", state_of=f"{beside}@{taken(7).isoformat()}", prior="beside")
+    assert not compare(beside, on).differs
