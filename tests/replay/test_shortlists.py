@@ -48,14 +48,20 @@ def test_a_camera_shows_the_classes_of_its_shortlist_and_its_neighbour_is_served
     assert {*read_predictions(plain, streams=["north"]).table()["label"].to_pylist()} - {*LISTED}
     of_south = [read_predictions(root, streams=["south"]).table().drop(["predicted_at"]) for root in (plain, listed)]
     assert of_south[0].equals(of_south[1])
-    traces = read_traces(listed, columns=["stream_id", "shortlist", "reset"]).table().to_pylist()
+    traces = read_traces(listed, columns=["stream_id", "shortlist", "reset", "off_list"]).table().to_pylist()
     digest = Shortlist.of([1, 2], CLASSES).digest
     assert {(trace["stream_id"], trace["shortlist"]) for trace in traces} == {("north", digest), ("south", None)}
     assert "shortlist" not in {trace["reset"] for trace in traces}
+    assert {trace["off_list"] is None for trace in traces if trace["stream_id"] == "south"} == {True}
+    lacking = [name for trace in traces if trace["stream_id"] == "north" for name, _ in trace["off_list"]]
+    assert {*lacking} <= {*CLASSES} - {*LISTED}
 
 
 def test_a_replay_with_the_same_shortlists_is_equal(recording: Path, listed: Path, tmp_path: Path) -> None:
-    assert not compare(listed, run(recording, tmp_path / "again", shortlists=OF_NORTH)).differs
+    again = run(recording, tmp_path / "again", shortlists=OF_NORTH)
+    assert not compare(listed, again).differs
+    columns = [read_traces(root, streams=["north"], columns=["off_list"]).table() for root in (listed, again)]
+    assert columns[0].equals(columns[1])
 
 
 def test_a_state_of_before_the_shortlist_starts_anew_once(recording: Path, plain: Path, tmp_path: Path) -> None:
