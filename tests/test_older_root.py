@@ -134,12 +134,13 @@ def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_c
     for made in ([], ["--before", "2100-01-01"]):
         if made:
             assert main(["compact", str(following), *made]) == 0
-        traces = read_traces(following, columns=["stream_id", "batch_number", "rejected", *columns])
+        traces = read_traces(following, columns=["stream_id", "batch_number", "rejected", "off_list", *columns])
         found = traces.table().sort_by(ORDER)
         tables.append(found.to_pylist())
         of_now = [number >= 14 for number in found["batch_number"].to_pylist()]
         assert 0 < sum(of_now) < len(of_now)
         assert all(found[name].is_valid().to_pylist() == of_now for name in columns)
+        assert found["off_list"].null_count == len(of_now), "no camera has a shortlist"
         assert found["rejected"].to_pylist() == [0 if n > 14 else None for n in found["batch_number"].to_pylist()]
         with duckdb.connect() as connection:
             requested = ", ".join(f"count({name})" for name in columns)

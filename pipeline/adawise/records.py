@@ -394,4 +394,5 @@ class BatchTrace:
     alarm: bool | None = None  # True if alpha is kept from the objective's minimum; None: the strategy has no alarm
     forward_cost: float | None = None  # whole forwards per image; None where an earlier version served the batch
     shortlist: str | None = None  # digest of the stream's shortlist; None if it may show every class
+    off_list: Mapping[int, int] | None = None  # class index -> images that show it, surely; None without a shortlist
     scene_gate: float | None = None  # how far the class prior corrects, from 0 to 1; None without a prior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from adawise.adapt.conditions import Appearance
 from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Search, Strategy
-from adawise.adapt.shortlist import Shortlist, Shortlists, continued
+from adawise.adapt.shortlist import SURE, Shortlist, Shortlists, continued, off_list
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import NAMES, strategy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -95,6 +96,56 @@ def test_a_camera_with_a_shortlist_is_served_as_by_a_model_of_those_classes(name
         assert mine.predictions.endpoint_index.tolist() == np.where(ends < 0, ends, np.array(KEPT)[ends]).tolist()
         assert replace(mine.state, shortlist="").to_bytes() == other.state.to_bytes()
         assert (mine.trace.shortlist, other.trace.shortlist) == (LISTED.digest, None)
+        assert other.trace.off_list is None
+
+
+def logits_of(*rows: Mapping[int, float]) -> Tensor:
+    """Logits `[n, 12]`, 0 but for these of each row."""
+    z = torch.zeros(len(rows), len(CLASSES))
+    for number, row in enumerate(rows):
+        for index, value in row.items():
+            z[number, index] = value
+    return z
+
+
+def test_images_whose_sure_first_class_is_not_on_the_shortlist_are_counted_by_class() -> None:
+    z = logits_of({4: 20.0}, {2: 20.0}, {0: 20.0, 3: 19.9}, {4: 30.0, 3: 20.0}, {}, {1: 20.0}, {3: 30.0, 1: 20.0})
+    assert [*off_list(z, LISTED, 1.0).items()] == [(1, 1), (4, 2)]
+    assert off_list(z, LISTED, 100.0) == {}, "as it is served, no image is sure"
+    assert off_list(z[:0], LISTED, 1.0) == {}
+
+
+@pytest.mark.parametrize(("above", "images"), [(1e-3, 1), (-1e-3, 0)])
+def test_an_image_is_sure_from_a_probability_on(above: float, images: int) -> None:
+    p = SURE + above
+    z = logits_of({5: float(np.log(p / (1 - p) * (len(CLASSES) - 1)))})
+    assert sum(off_list(z, LISTED, 1.0).values()) == images
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("column", [0, 2])
+def test_an_image_whose_logits_are_not_finite_is_not_counted(value: float, column: int) -> None:
+    z = logits_of({4: 20.0}, {4: 20.0})
+    z[0, column] = value
+    assert off_list(z, LISTED, 1.0) == {4: 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trace_counts_what_its_shortlist_lacks_at_the_served_alpha(name: str) -> None:
+    searching = made(name)
+    temperatures = tuple(np.linspace(0.2, 1.0, len(GRID)).tolist())
+    shortlists = Shortlists((("yard-*", LISTED),))
+    found = served(
+        Adaptation(searching, Random(), temperatures, 3, shortlists),
+        given := batches(2 if name == "botorch" else 12),
+        searching.initial(),
+    )
+    for batch, adapted in zip(given, found, strict=True):
+        index = GRID.index(adapted.trace.alpha)
+        z = Random().logits(index, batch.images)
+        assert adapted.trace.off_list == off_list(z, LISTED, temperatures[index])
+    assert any(adapted.trace.off_list for adapted in found)
+    assert not {*KEPT} & {index for adapted in found for index in adapted.trace.off_list or ()}
 
 
 def test_a_camera_without_a_shortlist_is_not_affected_by_those_of_others() -> None:
@@ -116,6 +167,8 @@ def test_cameras_of_one_round_have_the_same_bits_as_alone() -> None:
         (single,) = both.run([alone], [searching.initial()])
         assert single.state.to_bytes() == beside.state.to_bytes()
         assert single.predictions.top_index.tolist() == beside.predictions.top_index.tolist()
+        assert single.trace.off_list == beside.trace.off_list
+    assert [adapted.trace.off_list is None for adapted in together] == [False, True]
 
 
 def test_another_shortlist_resets_what_was_learned_and_keeps_the_alpha() -> None:
@@ -153,6 +206,7 @@ def test_a_search_that_raises_is_replaced_by_one_among_the_shortlist() -> None:
     assert str(adapted.error) == "planted"
     assert {*adapted.predictions.top_index.ravel().tolist()} <= {*KEPT}
     assert (adapted.trace.reset, adapted.trace.shortlist) == ("failed", LISTED.digest)
+    assert adapted.trace.off_list == off_list(Random().logits(10, batches(1)[0].images), LISTED, 1.0)
     assert adapted.state.shortlist == LISTED.digest
     before = replace(raising.initial(), batches=7, shortlist="0" * 12)
     (changed,) = listed.run(batches(1), [before])  # the reset that verify knows to count batches from 0
@@ -169,6 +223,7 @@ def test_a_search_that_fails_keeps_the_shortlist() -> None:
     first, second = served(listed, batches(2), searching.initial())
     assert {first.trace.shortlist, second.trace.shortlist} == {LISTED.digest}
     assert "shortlist" not in {first.trace.reset, second.trace.reset}
+    assert (first.trace.off_list, second.trace.off_list) == ({}, {})
     assert {*second.predictions.top_index.ravel().tolist()} <= {*KEPT}
 
 

@@ -24,7 +24,7 @@ from kafka.structs import TopicPartition
 from safetensors.torch import load_file, save_file
 
 from adawise.demo.main import PAIR, demo_settings
-from adawise.demo.scene import StreetCamera
+from adawise.demo.scene import CLASSES, StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.settings import Settings
 from tests.brokers import CAPABILITIES, Broker, Unavailable, create_topic, fresh_name
@@ -387,6 +387,33 @@ def test_fog_before_every_camera(own_broker: Broker, fleet: Fleet, tmp_path: Pat
         topic.produce(shots("fog", 128, 16 * 4))
         fleet.until_fires("AdawiseObjectiveJumps")
     fired.add("AdawiseObjectiveJumps")
+
+
+def test_a_camera_that_shows_what_its_shortlist_lacks(
+    own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]
+) -> None:
+    topic, port = topic_of(own_broker), free_ports(1)
+    settings = demo_settings(own_broker.bootstrap_servers, tmp_path / "output")
+    changed = settings.model_dump(mode="json", exclude_unset=True)
+    changed["kafka"] |= {"topic": topic.name, "group": topic.name}
+    changed["scene"] = {"shortlists": [{"streams": "*", "classes": [*CLASSES[:2]]}]}
+    settings = Settings.model_validate(changed | {"http": {"port": port}})
+    camera = StreetCamera("camera", seed=3)
+
+    def shots(first: int) -> Iterator[Shot]:
+        for number in range(first, first + 64):
+            yield Shot(0, b"camera", camera.jpeg(number, PRESETS["clear"])[0])
+
+    with at_work(fleet, Plan(settings, tmp_path / "log")):
+        firsts, taking = itertools.count(0, 64), fleet.meanwhile
+
+        def meanwhile() -> None:
+            taking()
+            topic.produce(shots(next(firsts)))
+
+        fleet.meanwhile = meanwhile
+        fleet.until_fires("AdawiseShortlistLacks")
+    fired.add("AdawiseShortlistLacks")
 
 
 def test_a_model_that_is_sure_and_wrong(own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from adawise.adapt.shortlist import SURE
 from adawise.errors import Reason
 from adawise.ports import SegmentDraft
 from adawise.records import STATISTICS, Frame, RowId
@@ -178,6 +179,16 @@ def test_a_trace_row_says_what_came_of_the_batch() -> None:
             "rejected": 4,
         },
     ]
+
+
+def test_a_trace_row_names_the_classes_that_the_shortlist_lacks_and_is_null_without_a_shortlist() -> None:
+    batch, predictions, trace = served([frame(1)])
+    given: list[dict[int, int] | None] = [None, {}, {0: 2, 2: 1}]
+    made = trace_table([(batch, predictions, replace(trace, off_list=each)) for each in given], classes=CLASSES)
+    made.validate(full=True)
+    assert made["off_list"].to_pylist() == [None, [], [("car", 2), ("empty street", 1)]]
+    description = made.schema.field("off_list").metadata[b"description"].decode()
+    assert f"a probability of {f'{SURE:g}'.lstrip('0')} or more" in description
 
 
 def test_what_came_of_a_batch_depends_neither_on_its_neighbours_nor_on_the_order_of_its_images() -> None:

@@ -24,7 +24,12 @@ def a_camera(now_s: float = T) -> LiveCamera:
 
 
 def serve(
-    camera: LiveCamera, now_s: float, alpha: float = 0.3, labels: tuple[int, ...] = (0, 0, 0, 1), fe: float = 1.0
+    camera: LiveCamera,
+    now_s: float,
+    alpha: float = 0.3,
+    labels: tuple[int, ...] = (0, 0, 0, 1),
+    fe: float = 1.0,
+    off_list: int = 0,
 ) -> None:
     camera.served(
         now_s,
@@ -36,6 +41,7 @@ def serve(
         compared=4,
         agreed=3,
         reset=None,
+        off_list=off_list,
     )
 
 
@@ -61,6 +67,13 @@ def test_a_row_tells_what_was_served_by_class_share_rate_and_cost() -> None:
     assert found.agreement == pytest.approx(0.75)
     assert found.confidence == pytest.approx(0.8)
     assert (found.images, found.rejected, found.lag, found.alpha) == (60, 0, 7, 0.3)
+
+
+def test_images_off_the_shortlist_add_up() -> None:
+    camera = a_camera()
+    for off_list in (2, 0, 1):
+        serve(camera, T, off_list=off_list)
+    assert camera.off_list == 3
 
 
 def test_a_batch_whose_logits_are_not_finite_leaves_entropy_and_confidence_as_the_others_have_them() -> None:

@@ -242,9 +242,9 @@ def test_conditions_are_counted_as_a_camera_comes_into_them() -> None:
 
 
 def deceived() -> tuple[Watched, Iterable[Values]]:
-    """A batch in which alpha is kept from where the objective would have it."""
+    """A batch in which alpha is kept from where the objective would have it, and whose shortlist lacks classes."""
     watched, _ = nights()
-    trace = replace(watched.journal.served[-1], alarm=True)
+    trace = replace(watched.journal.served[-1], alarm=True, off_list={0: 2, 5: 1})
     n = trace.images
     one, two = np.zeros((n, 1), np.int32), np.zeros((2, n), np.int32)
     nothing = Predictions(one, one.astype("f4"), np.zeros(n, np.float32), two, two.astype("f4"))
@@ -256,6 +256,12 @@ def test_an_alarm_is_counted() -> None:
     watched, _ = nights()
     assert values(watched.scrape())["adawise_alarm_batches_total"] == {(): 0}
     assert values(deceived()[0].scrape())["adawise_alarm_batches_total"] == {(): 1}
+
+
+def test_images_off_the_shortlist_are_counted() -> None:
+    watched, _ = nights()
+    assert values(watched.scrape())["adawise_stream_off_list_total"] == {("north", "0"): 0}
+    assert values(deceived()[0].scrape())["adawise_stream_off_list_total"] == {("north", "0"): 3}
 
 
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ def corrected(
 ) -> tuple[ClassPrior, Predictions, float]:
     """Return the prior after a batch, the batch's predictions with what it makes of them, and its gate.
 
+    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and are corrected as `ClassPrior` says.
     An image whose probabilities are not finite teaches nothing, and keeps its label.
 
     Args:

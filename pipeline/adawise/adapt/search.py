@@ -57,6 +57,7 @@ class Outcome:
         regret: by how much an audit found another alpha to be lower, nats; nan without an audit.
         alarm: True if `adapt/alarm.py` keeps alpha from where the objective would have it; None if a strategy has no
             alarm.
+        among_all: `[n, C]` at the served alpha among all classes, where `logits` are among a shortlist; else None.
         error: why the batch's own search was given up, in which case `Strategy.restart` served it; None if it was not.
     """
 
@@ -72,6 +73,7 @@ class Outcome:
     posterior_sd: float = float("nan")
     regret: float = float("nan")
     alarm: bool | None = None
+    among_all: Tensor | None = None
     error: Exception | None = None
 
     @property

@@ -7,18 +7,22 @@ mask of minus infinity would make the objectives nan.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from adawise.adapt.search import Outcome, Search, Strategy
+from adawise.adapt.search import Outcome, Search, Strategy, Trial
 from adawise.adapt.state import StreamState
 
 RESET = "shortlist"
 """The reset of a batch whose camera has another shortlist than before."""
+
+SURE = 0.9
+"""The probability among all classes from which on an image's first class counts as sure (`off_list`)."""
 
 
 def digest_of(classes: Sequence[str]) -> str:
@@ -93,14 +97,39 @@ def continued(state: StreamState, shortlist: Shortlist | None, strategy: Strateg
 
 
 def narrowed(search: Search, shortlist: Shortlist | None) -> Search:
-    """Run a search on the columns of the shortlist alone; its outcome has logits `[n, K]`."""
+    """Run a search on the columns of the shortlist alone; its outcome has logits `[n, K]`, and `among_all` `[n, C]`."""
     if shortlist is None:
         return (yield from search)
+    sent: list[tuple[Trial, Tensor]] = []
     try:
         requested = next(search)
         while True:
             logits = yield requested
+            sent += zip(requested, logits, strict=True)
             requested = search.send([z.index_select(-1, shortlist.columns) for z in logits])
     except StopIteration as stop:
         outcome: Outcome = stop.value
-        return outcome
+        at_served = [(trial.rows, z) for trial, z in sent if trial.index == outcome.index]
+        rows, z = (np.concatenate([rows for rows, _ in at_served]), torch.cat([z for _, z in at_served]))
+        among_all = z.new_empty(len(outcome.logits), z.shape[-1])
+        among_all[torch.from_numpy(rows)] = z  # each row was evaluated, or there would be no outcome
+        return replace(outcome, among_all=among_all)
+
+
+def off_list(logits: Tensor, shortlist: Shortlist, temperature: float) -> Mapping[int, int]:
+    """Count the images whose first class among all classes is sure and not on the shortlist, by that class.
+
+    An image with a logit that is nan or infinite is not counted, as its probabilities are not numbers.
+
+    Args:
+        logits: `[n, C]` of a batch at the served alpha, among all classes.
+        shortlist: the classes of its camera.
+        temperature: the temperature of that alpha, as for what is served.
+
+    Returns:
+        Class index -> images, in the order of the classes, without classes that have none.
+    """
+    confidence, first = (logits / temperature).softmax(dim=-1).max(dim=-1)  # [n]
+    found = first[(confidence >= SURE) & ~torch.isin(first, shortlist.columns)]
+    classes, images = np.unique(found.numpy(), return_counts=True)
+    return dict(zip(classes.tolist(), images.tolist(), strict=True))

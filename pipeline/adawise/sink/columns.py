@@ -143,16 +143,18 @@ def _texts(values: Sequence[str | None]) -> pa.StringArray:
         return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in values], pa.string())
 
 
-def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
-    """Return a map column, built from flat lists.
+def _maps(values: Sequence[Mapping[str, Any] | None], kind: pa.MapType) -> pa.MapArray:
+    """Return a map column, built from flat lists; None is null.
 
     With a list of pairs for each row, the garbage collector would walk millions of objects.
     """
-    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
-    keys = _texts([key for value in values for key in value])
-    flat = [item for value in values for item in value.values()]
+    maps = [value or {} for value in values]
+    ends = np.cumsum(np.fromiter(map(len, maps), np.int64, len(maps)))
+    keys = _texts([key for value in maps for key in value])
+    flat = [item for value in maps for item in value.values()]
     items = _texts(flat) if pa.types.is_string(kind.item_type) else pa.array(flat, kind.item_type)
-    return pa.MapArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), keys, items, kind)
+    mask = pa.array([value is None for value in values]) if None in values else None
+    return pa.MapArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), keys, items, kind, mask=mask)
 
 
 def trace_table(accepted: Sequence[Served], *, classes: Sequence[str]) -> pa.Table:
@@ -180,6 +182,13 @@ def trace_table(accepted: Sequence[Served], *, classes: Sequence[str]) -> pa.Tab
             for column in schemas.SHADOW
         },
         **_outcome(accepted, pa.array(classes, pa.string())),
+        "off_list": _maps(
+            [
+                None if t.off_list is None else {classes[index]: images for index, images in t.off_list.items()}
+                for t in rows
+            ],
+            _trace_type("off_list"),
+        ),
     }
     columns = [
         derived[field.name] if field.name in derived else pa.array(list(map(attrgetter(field.name), rows)), field.type)

@@ -160,6 +160,13 @@ SHORTLIST = [
         "class, and from earlier versions",
         nullable=True,
     ),
+    _field(
+        "off_list",
+        _map(pa.int32()),
+        "images whose first class among all classes has a probability of .9 or more and is not on the shortlist, by "
+        "that class, in the order of the class list; null as for shortlist",
+        nullable=True,
+    ),
 ]
 
 SCENE = [
@@ -355,7 +362,7 @@ TRACES = pa.schema(
 )
 TRACES_DICTIONARY = [
     *("topic", "partition", "stream_id", "alpha", "previous_alpha", "trigger", "reset", "model_fingerprint"),
-    *("segment", "class_counts.key_value.key"),
+    *("segment", "class_counts.key_value.key", "off_list.key_value.key"),
 ]
 
 STATES = pa.schema(

@@ -57,7 +57,8 @@ class LiveCamera:
     """
 
     __slots__ = (
-        *("stream_id", "tp", "began_s", "last_seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
+        *("stream_id", "tp", "began_s", "last_seen_s", "images", "rejected", "off_list", "forwards"),
+        *("reason", "reset", "reset_s"),
         *("reasons", "dead_letters", "served_s", "last_images"),
         *("alpha", "condition", "conditions_seen", "_known", "_entered"),
         *("pixels", "picture", "gap_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
@@ -69,6 +70,7 @@ class LiveCamera:
         self.stream_id, self.tp = stream_id, tp
         self.began_s = self.last_seen_s = now_s
         self.images = self.rejected = 0
+        self.off_list = 0  # images of which a sure first class is not on the shortlist
         self.forwards = 0.0
         self.alpha: float | None = None
         self.condition: int | None = None
@@ -113,6 +115,7 @@ class LiveCamera:
         compared: int,
         agreed: int,
         reset: str | None,
+        off_list: int = 0,
     ) -> None:
         """Add a served batch.
 
@@ -126,6 +129,7 @@ class LiveCamera:
             compared: images that both endpoints labelled.
             agreed: those of them to which both endpoints gave the same label.
             reset: why the stream began to learn anew in this batch; None or "" if it did not.
+            off_list: images whose sure first class among all classes is not on the camera's shortlist.
         """
         count = len(labels)
         at = self._at(now_s)
@@ -134,6 +138,7 @@ class LiveCamera:
         self._alphas[at] += alpha * count
         self._trace(at)
         self.images += count
+        self.off_list += off_list
         self.forwards += forward_equivalents * count
         self.alpha = alpha
         self._weight += count

@@ -517,6 +517,13 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         _streams(lambda c: c.rejected),
     ),
     MetricSpec(
+        "adawise_stream_off_list_total",
+        "Classified images of the stream whose first class among all classes is sure and not on its shortlist. For the "
+        "same streams; 0 without a shortlist.",
+        "Above a twentieth of its images: `adawise status` names the class; add it, or remove the shortlist.",
+        _streams(lambda c: c.off_list),
+    ),
+    MetricSpec(
         "adawise_stream_alpha",
         "Alpha of the stream's last batch: 0 zero-shot, 1 fine-tuned. For the same streams.",
         "It moved and stayed: the camera sees something else; `adawise drift` says what.",

@@ -242,6 +242,7 @@ class LiveWorker:
             compared=int(both.sum()),
             agreed=int((both & (first == second)).sum()),
             reset=trace.reset,
+            off_list=sum(trace.off_list.values()) if trace.off_list else 0,
         )
         if pixels is not None:
             camera.pixels = pixels

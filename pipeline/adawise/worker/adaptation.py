@@ -19,7 +19,7 @@ from adawise.adapt.predict import predict
 from adawise.adapt.prior import ClassPrior, corrected
 from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.search import Outcome, Search, Strategy, forward_cost
-from adawise.adapt.shortlist import RESET, Shortlist, Shortlists, continued, narrowed
+from adawise.adapt.shortlist import RESET, Shortlist, Shortlists, continued, narrowed, off_list
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
 from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions, Selection
@@ -101,14 +101,15 @@ class Adaptation:
             for outcome, (_, was_reset) in zip(search.run(searches, evaluate, restarts), begun, strict=True)
         ]
         results = [self._predict(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
+        lacking = [self._off_list(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
         now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, (state, _), outcome, predictions, batch_statistics, shortlist in zip(
-            batches, begun, outcomes, results, statistics, shortlists, strict=True
+        for batch, (state, _), outcome, predictions, batch_statistics, shortlist, off in zip(
+            batches, begun, outcomes, results, statistics, shortlists, lacking, strict=True
         ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
@@ -119,7 +120,8 @@ class Adaptation:
             digest = shortlist.digest if shortlist else ""
             prior, predictions, gate = self._scene(state.prior, outcome, predictions, shortlist)
             served = replace(outcome.state, served_index=outcome.index, shortlist=digest, prior=prior)
-            trace = self._trace(batch, state, replace(outcome, state=served), milliseconds, now_us, batch_statistics)
+            outcome = replace(outcome, state=served)
+            trace = self._trace(batch, state, outcome, milliseconds, now_us, batch_statistics, off)
             adapted.append(Adapted(predictions, replace(trace, scene_gate=gate), served, outcome.error))
         return adapted
 
@@ -146,6 +148,11 @@ class Adaptation:
             columns=shortlist.columns if shortlist else None,
         )
 
+    def _off_list(self, outcome: Outcome, shortlist: Shortlist | None) -> Mapping[int, int] | None:
+        if shortlist is None or outcome.among_all is None:
+            return None
+        return off_list(outcome.among_all, shortlist, self.temperatures[outcome.index])
+
     def _trace(
         self,
         batch: ImageBatch,
@@ -154,6 +161,7 @@ class Adaptation:
         milliseconds: dict[str, float],
         now_us: int,
         batch_statistics: dict[str, float],
+        off: Mapping[int, int] | None,
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
         alphas, memory, has_appearance = self.classifier.alphas, outcome.state.memory, outcome.state.looks is not None
@@ -186,6 +194,7 @@ class Adaptation:
             alarm=outcome.alarm,
             forward_cost=forward_cost(outcome.forward_equivalents, self.classifier.tail_share),
             shortlist=outcome.state.shortlist or None,
+            off_list=off,
         )
 
 

@@ -171,6 +171,17 @@ def test_another_served_class_is_a_difference_of_the_batch_too(tmp_path: Path) -
     assert first.what == ("class_counts",)
 
 
+def test_another_class_that_a_shortlist_lacks_is_a_difference_of_the_batch(tmp_path: Path) -> None:
+    def change(n: int, batch: Served) -> Served:
+        return batch[0], batch[1], replace(batch[2], off_list={n % 2: 1})
+
+    one, other = (write(tmp_path / name, batches(40), change) for name in "ab")
+    assert not compare(one, other).differs
+    found = compare(one, write(tmp_path / "c", batches(40), lambda n, batch: change(n + (n == 4), batch)))
+    (first,) = [stream.first_batch for stream in found.streams if stream.first_batch is not None]
+    assert (found.totals.batches_differing, first.what) == (1, ("off_list",))
+
+
 def test_a_run_whose_traces_an_earlier_version_wrote_is_equal_to_its_replay(tmp_path: Path) -> None:
     one, other = (write(tmp_path / name, batches(40)) for name in "ab")
     for path in (tmp_path / "a" / "traces").rglob("*.parquet"):

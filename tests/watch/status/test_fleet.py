@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 from typing_extensions import override
 
 from adawise.errors import Reason, StoreUnavailable
@@ -16,9 +18,11 @@ from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.watch.status import reader
 from adawise.watch.status.broker import BrokerFacts
-from adawise.watch.status.facts import CameraStatus, FleetStatus, WorkerStatus
+from adawise.watch.status.facts import LACKING_REMEDY, CameraStatus, FleetStatus, WorkerStatus
 from adawise.watch.status.fleet import FleetQuestion, fleet_status, low_waters
+from adawise.watch.status.page import FleetPage
 from adawise.watch.status.root import RootFacts, RootReader
+from adawise.watch.status.show import picture
 from adawise.watch.status.troubles import KINDS
 from tests.sink.building import DictStore
 from tests.watch.status.yard import NOW_S, Yard
@@ -117,6 +121,58 @@ def test_states_of_cameras() -> None:
         ("undecodable_image", 5, 1),
         ("empty", 1, 1),
     ]
+
+
+def test_a_camera_that_shows_what_its_shortlist_lacks_is_named_with_the_class_and_the_remedy() -> None:
+    yard = Yard(DictStore())
+    for ago_s in (50, 40, 30):
+        yard.write(ago_s=ago_s, batches=[("lacking", 40, 0.5)], shortlist=("a", {0: 3, 1: 4}))
+        yard.write(ago_s=ago_s, batches=[("right", 200, 0.5)], shortlist=("b", {0: 4, 1: 4}))
+        yard.write(ago_s=ago_s, batches=[("slow", 10, 0.5)], shortlist=("c", {1: 3}))
+        yard.write(ago_s=ago_s, batches=[("every class", 40, 0.5)])
+    found = status_of(yard, broker_facts(870))
+    rows = {each.stream_id: (each.listed, each.off_list) for each in found.cameras}
+    assert rows == {
+        "lacking": (120, {"bus": 12, "car": 9}),
+        "right": (600, {"car": 12, "bus": 12}),
+        "slow": (30, {"bus": 9}),
+        "every class": (0, {}),
+    }
+    assert {each.stream_id: each.lacking for each in found.cameras if each.lacking} == {
+        "lacking": ["12 of 120 images surely show 'bus', which is not on its shortlist"]
+    }
+    assert found.is_well, "it is a note, and no trouble"
+    (notice,) = FleetPage(found).view().notices
+    assert notice == f"lacking: {camera(found, 'lacking').lacking[0]}; {LACKING_REMEDY}"
+
+
+def test_the_terminal_names_few_of_the_cameras_that_show_what_their_shortlists_lack_and_the_remedy_once() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=30, batches=[(f"gate-{n}", 40, 0.5) for n in range(6)], shortlist=("a", {1: 12}))
+    found = status_of(yard, broker_facts(240))
+
+    def shown(*, show_all: bool) -> list[str]:
+        console = Console(width=200, file=io.StringIO(), record=True)
+        console.print(picture(found, show_all=show_all))
+        return console.export_text().splitlines()
+
+    few, whole = shown(show_all=False), shown(show_all=True)
+    assert "all is well" in few[0]
+    assert [sum("surely show 'bus'" in line for line in lines) for lines in (few, whole)] == [4, 6]
+    assert few[-2:] == ["and 2 more like it (--all)", f"  -> {LACKING_REMEDY}"]
+    assert whole[-1] == f"  -> {LACKING_REMEDY}"
+
+
+def test_images_under_an_earlier_shortlist_do_not_count() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=50, batches=[("corrected", 80, 0.5), ("freed", 80, 0.5)], shortlist=("a", {1: 70}))
+    yard.write(ago_s=40, batches=[("corrected", 80, 0.5)], shortlist=("b", {}))
+    yard.write(ago_s=30, batches=[("freed", 80, 0.5)])
+    yard.write(ago_s=20, rejected={"corrected": [Reason.EMPTY]})
+    found = status_of(yard, broker_facts(321))
+    assert (camera(found, "corrected").listed, camera(found, "corrected").off_list) == (80, {})
+    assert (camera(found, "freed").listed, camera(found, "freed").off_list) == (0, {})
+    assert not [each for each in found.cameras if each.lacking]
 
 
 def test_a_camera_whose_partition_is_behind_is_not_called_silent() -> None:

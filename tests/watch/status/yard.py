@@ -59,11 +59,12 @@ class Yard:
         gap: Gap | None = None,
         reset: str | None = None,
         condition: tuple[int, int] | None = None,
+        shortlist: tuple[str, Mapping[int, int]] | None = None,
     ) -> str:
         """A segment of batches (camera, images, alpha), of rejected messages by camera and of offsets that wait.
 
         `condition`: number and visits of the one that the cameras are in, and know of by pixels; then it is also known
-        whether there is an alarm.
+        whether there is an alarm. `shortlist`: digest of the cameras', and what it lacks in each batch, by class.
         """
         head, self._at_s = self.begin(partition), self._now_s - ago_s
         tp = TopicPartition(self._owner.topic, partition)
@@ -90,6 +91,8 @@ class Yard:
             )
             if condition is not None:
                 trace = replace(trace, condition=condition[0], returned=condition[1] > 1, alarm=False)
+            if shortlist is not None:
+                trace = replace(trace, shortlist=shortlist[0], off_list=shortlist[1])
             accepted.append((batch, predictions, trace))
             last_seen = LastSeen(*[round(1e3 * self._at_s)] * 3)
             state = StreamState("k", 7, batches=trace.batch_number + 1, last_seen=last_seen)

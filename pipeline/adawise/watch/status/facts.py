@@ -33,6 +33,15 @@ STALLED_S = 120.0
 """Seconds without a segment after which a partition in which messages wait is stalled."""
 
 
+LACKING_SHARE, LACKING_IMAGES = 1 / 40, 10
+"""The images of one class that a camera's shortlist lacks, as a share and as a count, from which on it is named."""
+
+LACKING_REMEDY = (
+    "where that is right, add the class to scene.shortlists, or remove the camera's list (docs/guide/scene.md)"
+)
+"""What to do about a camera that shows what its shortlist lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
     """A worker: a member of the consumer group, or, where the broker was not asked, who wrote last."""
@@ -130,6 +139,21 @@ class CameraStatus:
     agreement: float | None  # share of images with one class by zero-shot and fine-tuned, where both were evaluated
     top: Sequence[tuple[str, float]]  # at most three most served classes with their shares
     changed: str | None  # when its conditions changed last within the window
+    listed: int = 0  # images within the window under its present shortlist; 0 without one
+    off_list: dict[str, int] = field(default_factory=dict)  # those whose sure class is not on it, by that class
+
+    @property
+    def lacking(self) -> list[str]:
+        """Sentences that name the classes that its shortlist lacks: a note, and no trouble.
+
+        One camera in twenty to thirty with a list that is right has such a sentence too (measurements, "Shortlists").
+        """
+        least = max(LACKING_IMAGES, LACKING_SHARE * self.listed)
+        return [
+            f"{images} of {self.listed} images surely show {label!r}, which is not on its shortlist"
+            for label, images in self.off_list.items()
+            if images >= least
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from adawise.text import as_duration, shared_layers
 from adawise.watch.backlog import backlog_facts
 from adawise.watch.details import Facts, Groups, HintPlaces, number, rejected_words
 from adawise.watch.row import STEPS, CameraRow, CameraState, CameraView, LiveView, rates
-from adawise.watch.status.facts import CameraStatus, FleetStatus, PartitionStatus
+from adawise.watch.status.facts import LACKING_REMEDY, CameraStatus, FleetStatus, PartitionStatus
 
 _NOTICES = 20  # at most
 _OF_CAMERAS = {"camera_silent", "camera_rejected"}  # troubles that the rows of cameras show already
@@ -28,6 +28,12 @@ class FleetPage:
         ages = [each.commit_age_s for each in found.partitions if each.commit_age_s is not None]
         partitions = {(each.topic, each.partition): each for each in found.partitions}
         rows = [_row(each, partitions.get((each.topic, each.partition))) for each in _shown(found)]
+        notices = [
+            (f"{each.where}: " if each.where else "") + f"{each.what.rstrip('.')}; {each.remedy}"
+            for each in found.troubles
+            if each.kind not in _OF_CAMERAS
+        ]
+        notices += [f"{each.stream_id}: {what}; {LACKING_REMEDY}" for each in found.cameras for what in each.lacking]
         facts = [
             ("workers" if found.group_state is not None else "wrote last", str(len(found.members))),
             *rates(rows),
@@ -44,11 +50,7 @@ class FleetPage:
             now_s=_unix_s(found.at),
             rows=rows,
             facts=facts,
-            notices=[
-                (f"{each.where}: " if each.where else "") + f"{each.what.rstrip('.')}; {each.remedy}"
-                for each in found.troubles
-                if each.kind not in _OF_CAMERAS
-            ][:_NOTICES],
+            notices=notices[:_NOTICES],
             over=f"the last {as_duration(found.window_s)}",
         )
 

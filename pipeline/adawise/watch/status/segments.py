@@ -51,6 +51,9 @@ class Sight:
     last_s: float = 0.0  # time of its last image
     changed_s: float | None = None  # time of its last reset that means changed conditions (`RESETS`)
     reset: str = ""  # the reason of that reset
+    shortlist: str | None = None  # digest of its last batch's shortlist; None without one
+    listed: int = 0  # images under this shortlist
+    off_list: dict[str, int] = field(default_factory=dict)  # those that surely show another class, by that class
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +165,11 @@ def _sights(
         sight = sights[number][stream]
         sight.compared += images
         sight.agree += images if is_same else 0
-    for number, stream, batch, alpha, images, forward_equivalents, reset, condition, returned in _listed(
+    for number, stream, batch, alpha, images, forward_equivalents, reset, condition, returned, *listed in _listed(
         _traced(traces), [*_TRACED, *_TRACED_LATER]
     ):
         sight, at = sights[number][stream], served.get((number, stream, batch), created_s[number])
+        _count_off_list(sight, images, *listed)
         sight.batches.append(SeenBatch(at, alpha, images, condition, returned))
         sight.forwards += forward_equivalents * images
         sight.last_s = max(sight.last_s, at)
@@ -178,9 +182,21 @@ def _sights(
     return [dict(each) for each in sights]
 
 
+def _count_off_list(
+    sight: Sight, images: int, shortlist: str | None, off_list: Sequence[tuple[str, int]] | None
+) -> None:
+    """Count the images of a batch that its camera's shortlist lacks; counts under another shortlist are dropped."""
+    if shortlist != sight.shortlist:
+        sight.shortlist, sight.listed, sight.off_list = shortlist, 0, {}
+    if off_list is not None:
+        sight.listed += images
+        for label, count in off_list:
+            sight.off_list[label] = sight.off_list.get(label, 0) + count
+
+
 _SEGMENT = "segment"  # the column with the number of a row's segment
 _TRACED = ["stream_id", "batch_number", "alpha", "images", "forward_equivalents", "reset"]
-_TRACED_LATER = ["condition", "returned"]  # not in segments of earlier versions
+_TRACED_LATER = ["condition", "returned", "shortlist", "off_list"]  # not in segments of earlier versions
 
 
 def _traced(traces: Sequence[pa.Table]) -> pa.Table:

@@ -13,7 +13,7 @@ from adawise.output.verify.findings import Finding
 from adawise.text import as_duration, counted
 from adawise.watch.backlog import caught_up_in
 from adawise.watch.row import CameraState
-from adawise.watch.status.facts import CameraStatus, FleetStatus, PartitionStatus
+from adawise.watch.status.facts import LACKING_REMEDY, CameraStatus, FleetStatus, PartitionStatus
 
 _OF_A_KIND = 4  # troubles of a kind that are shown
 _CAMERAS = 16  # up to so many cameras are all shown; of more, those in trouble
@@ -52,6 +52,7 @@ def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[
     yield from (Text(f"method: {plain(method)}") for method in found.methods)
     if found.cameras:
         yield from _cameras(found, room, show_all=show_all)
+        yield from _lacking(found.cameras, show_all=show_all)
     if found.rejects:
         words = ", ".join(f"{each.reason} {each.images} of {each.streams} cameras" for each in found.rejects)
         yield Text(f"rejected in the last {as_duration(found.window_s)}: {words}")
@@ -136,6 +137,17 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
         yield _cut(table, len(found.cameras), len(shown))
     elif not show_all:
         yield Text("no camera is in trouble; --all shows all of them")
+
+
+def _lacking(cameras: Sequence[CameraStatus], *, show_all: bool) -> Iterator[Text]:
+    found = [(camera.stream_id, what) for camera in cameras for what in camera.lacking]
+    shown = found if show_all else found[:_OF_A_KIND]
+    for name, what in shown:
+        yield Text.assemble((f"{plain(name)}: ", "bold"), plain(what))
+    if len(found) > len(shown):
+        yield Text(f"and {len(found) - len(shown)} more like it (--all)")
+    if found:
+        yield Text(f"  -> {LACKING_REMEDY}", style="cyan")
 
 
 def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
