@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from adawise.settings.recording import distinct_names
 
 if TYPE_CHECKING:
     from adawise.labels.join import Labels
-    from adawise.labels.proposal import Proposal, SeenClass
+    from adawise.labels.proposal import Proposal
 
 _NAMED = 5  # classes that are left out
 
@@ -51,6 +51,12 @@ class ShortlistsCommand(Command):
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the log's group alone: no model is loaded; its classes only say which names can be listed."""
+        return frozenset({"log"})
 
     @override
     def call(self) -> int:
@@ -98,18 +104,23 @@ def _document(root: str, labels: Labels, proposals: Iterable[Proposal]) -> dict[
                 "confidence": camera.confidence,
                 "under_shortlist": camera.listed,
                 "problem": each.problem or None,
-                "classes": list(map(_as_json, each.classes)),
-                "left_out": list(map(_as_json, each.left_out)),
+                "classes": [
+                    {
+                        "class": seen.name,
+                        "images": seen.images,
+                        "weight": round(seen.weight, 3),
+                        "labelled": seen.labelled,
+                        "listed": is_listed,
+                    }
+                    for is_listed, some in ((True, each.classes), (False, each.left_out))
+                    for seen in some
+                ],
             }
         )
         if not each.problem:
             shortlists.append({"streams": each.pattern, "classes": [one.name for one in each.classes]})
     found = {"source": labels.source, "labelled": labels.labelled, "notes": labels.notes}
     return {"root": root, "labels": found, "shortlists": shortlists, "cameras": cameras}
-
-
-def _as_json(seen: SeenClass) -> dict[str, Any]:
-    return {"class": seen.name, "images": seen.images, "weight": round(seen.weight, 3), "labelled": seen.labelled}
 
 
 def _blocks(root: str, labels: Labels, file: str | None, proposals: Iterable[Proposal]) -> Iterator[list[str]]:

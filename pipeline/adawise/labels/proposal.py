@@ -48,7 +48,7 @@ _ROWS = (
 _BATCHES = (*_KEY, "first_offset", "last_offset", "shortlist")
 _MEMORY_BYTES = 1 << 30
 _FETCHED = 10_000  # rows at a time
-_PARTS = 1_000_000  # of 1: a sum of whole numbers is the same in any order
+_PARTS = 1_000_000  # of 1: a sum of whole numbers is the same in any order, unlike one of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +227,21 @@ def open_evidence(
         found = label(connection, root, file=labels, within_us=label_within_us, classes=classes)
         connection.execute(_SERVED)
         cameras = [CameraEvidence(*row) for row in connection.execute(_CAMERAS, {"parts": _PARTS}).fetchall()]
-        _expect(streams or (), [camera.stream_id for camera in cameras], root)
+        _expect(connection, streams or (), {camera.stream_id for camera in cameras}, root)
         yield RootEvidence(_with_classes(connection, cameras), found)
 
 
-def _expect(streams: Sequence[str], found: Sequence[str], root: str) -> None:
+def _expect(connection: duckdb.DuckDBPyConnection, streams: Sequence[str], found: Collection[str], root: str) -> None:
     """Raise SettingsError for a stream that is not among those that were found."""
-    for stream in streams:
-        if stream not in found:
-            near = near_match(stream, found)
-            raise SettingsError(
-                f"expected accepted images of camera {stream!r} under {root}, but there are none of this time; "
-                "correct --streams, --since or --until" + (f"; did you mean {near!r}?" if near else "")
-            )
+    missing = next((stream for stream in streams if stream not in found), None)
+    if missing is None:
+        return
+    names = read_traces(root, columns=["stream_id"]).relation(connection).distinct().fetchall()
+    near = near_match(missing, sorted(name for (name,) in names if name is not None))
+    raise SettingsError(
+        f"expected accepted images of camera {missing!r} under {root}, but there are none of this time; correct "
+        "--streams, --since or --until" + (f"; did you mean {near!r}?" if near else "")
+    )
 
 
 def _with_classes(connection: duckdb.DuckDBPyConnection, cameras: Sequence[CameraEvidence]) -> Iterator[CameraEvidence]:
@@ -274,10 +276,7 @@ WHERE status = 'accepted' AND stream_id IS NOT NULL
 _CAMERAS = """
 WITH unlisted AS (SELECT stream_id, count(*) AS batches FROM batches WHERE shortlist IS NULL GROUP BY stream_id)
 SELECT stream_id, count(*) FILTER (NOT is_listed), coalesce(any_value(batches), 0), count(*) FILTER (is_listed),
-       coalesce(
-           sum(round(confidence * $parts)::BIGINT) FILTER (NOT is_listed AND isfinite(confidence))
-           / $parts / count(*) FILTER (NOT is_listed AND isfinite(confidence)), 'nan'::DOUBLE
-       ),
+       coalesce(avg(try_cast(round(confidence * $parts) AS BIGINT)) FILTER (NOT is_listed) / $parts, 'nan'::DOUBLE),
        min(time) FILTER (NOT is_listed), max(time) FILTER (NOT is_listed)
 FROM served LEFT JOIN unlisted USING (stream_id)
 GROUP BY stream_id ORDER BY stream_id
@@ -290,7 +289,7 @@ WITH entries AS (
     FROM served WHERE NOT is_listed
 ), counted AS (
     SELECT stream_id, name, count(*) FILTER (place = 1) AS images,
-           sum(round(probability * probability * $parts)::BIGINT) FILTER (isfinite(probability))::BIGINT AS parts
+           sum(try_cast(round(probability * probability * $parts) AS BIGINT))::BIGINT AS parts -- null for nan
     FROM entries GROUP BY stream_id, name
 ), known AS (
     SELECT stream_id, truth AS name, count(*) AS labelled FROM labelled WHERE stream_id IS NOT NULL GROUP BY ALL
