@@ -25,9 +25,9 @@ _NAMED = 5  # classes that are left out
 class ShortlistsCommand(Command):
     """Propose a shortlist for each camera: the classes that it can show, from what was predicted and labelled.
 
-    It prints a [[scene.shortlists]] table for each camera, to be edited and put into the file of settings. A class is
-    listed if it was predicted often and with confidence, or if an image has it as its label. Images that were served
-    under a shortlist are no evidence. Read the tables before they are used: what is not on a shortlist can no longer be
+    It prints a [[scene.shortlists]] table for each camera, to be edited and put into adawise.toml. A class is listed if
+    it was predicted often and with confidence, or if an image has it as its label. Images that were served under a
+    shortlist are no evidence. Read the tables before they are used: what is not on a shortlist can no longer be
     predicted. It changes nothing. Needs the extra `report` (pip install 'adawise[report]').
     """
 

@@ -53,7 +53,7 @@ _PARTS = 1_000_000  # of 1: a sum of whole numbers is the same in any order, unl
 
 @dataclass(frozen=True, slots=True)
 class SeenClass:
-    """What the rows of a camera show of one class.
+    """Counts of one class over the rows of a camera.
 
     Attributes:
         name: the class.
@@ -70,7 +70,7 @@ class SeenClass:
 
 @dataclass(frozen=True, slots=True)
 class CameraEvidence:
-    """What the rows of a camera show.
+    """Counts over the rows of a camera.
 
     Attributes:
         stream_id: the camera.
@@ -172,7 +172,7 @@ def pattern_of(stream_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RootEvidence:
-    """What the rows of a root show.
+    """Counts over the rows of a root.
 
     Attributes:
         cameras: the evidence of each camera, by name; it can be read once, while the root is open.
@@ -195,7 +195,7 @@ def open_evidence(
     classes: Collection[str] | None = None,
     memory_bytes: int = _MEMORY_BYTES,
 ) -> Iterator[RootEvidence]:
-    """Count what the rows of a root show.
+    """Count images and classes over the rows of a root.
 
     Args:
         root: the output of workers, a folder or a URL.
@@ -214,9 +214,8 @@ def open_evidence(
         StoreUnavailable: the store does not answer.
     """
     # Imported here, after the check for DuckDB above.
-    from adawise.labels.compare.query import connect
     from adawise.labels.join import label
-    from adawise.output.read.duckdb_rows import translated
+    from adawise.output.read.duckdb_rows import connect, translated
 
     spill = tempfile.TemporaryDirectory(prefix="adawise-shortlists-")
     with spill as folder, translated(root), closing(connect(folder, memory_bytes)) as connection:
