@@ -219,6 +219,7 @@ def open_evidence(
 
     spill = tempfile.TemporaryDirectory(prefix="adawise-shortlists-")
     with spill as folder, translated(root), closing(connect(folder, memory_bytes)) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would be among the tables
         read_predictions(root, streams, since, until, _ROWS).relation(connection).create_view("predictions")
         read_traces(root, streams, since, until, _BATCHES).relation(connection).create_view("batches")
         # Of a batch whose last image is outside of the time, others may be within it.
