@@ -21,6 +21,7 @@ from adawise.settings.scene import SceneSettings, ShortlistSettings
 from tests.drift.answers import labels_csv, write
 from tests.labels.test_proposal import OTHER, SURE, UNSURE, rows, traces
 from tests.replay.cameras import run, write_recording
+from tests.store.clouds import new_bucket, open_s3, s3_server
 
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
@@ -175,6 +176,19 @@ def test_a_worker_s_root_with_a_camera_under_a_shortlist(
     assert (north["stream_id"], north["images"], north["under_shortlist"], north["batches"]) == ("north", 0, 96, 0)
     assert (south["images"], south["under_shortlist"], south["batches"]) == (96, 0, 12)
     assert [each["streams"] for each in document["shortlists"]] == ["south"]
+
+
+def test_a_root_in_an_object_store_is_read_as_the_same_folder(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, url = yard(tmp_path / "yard", "gate", "hall"), f"s3://{new_bucket()}/some/yard"
+    store = open_s3(monkeypatch, s3_server(), url)
+    for path in root.rglob("*"):
+        if path.is_file():
+            store.create(str(path.relative_to(root)), path.read_bytes())
+    here, there = (json.loads(printed(capsys, each, "--json")) for each in (root, url))
+    assert there == {**here, "root": url}
+    assert len(here["shortlists"]) == 2
 
 
 def test_an_output_without_rows_prints_its_head_alone(tmp_path: Path, capsys: Captured) -> None:

@@ -125,10 +125,13 @@ def _document(root: str, labels: Labels, proposals: Iterable[Proposal]) -> dict[
 
 def _blocks(root: str, labels: Labels, file: str | None, proposals: Iterable[Proposal]) -> Iterator[list[str]]:
     """Yield the lines of TOML of the head, and of each camera."""
+    from adawise.text import counted
+
     head = [f"Proposed from {_quoted(root)} by `adawise shortlists`. Edit it before it is used: what is not on a"]
     head += ["shortlist can no longer be predicted (docs/guide/scene.md)."]
     if labels.labelled:
-        head += [f"{labels.labelled:,} labels of {_quoted(labels.source)}: what they name is always listed."]
+        known = counted(labels.labelled, "label")
+        head += [f"{known} of {_quoted(labels.source)}: what they name is always listed."]
     if labels.labelled or file is not None:
         head += "\n".join(labels.notes).splitlines()
     yield [f"# {line}" for line in head]
