@@ -88,6 +88,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "errors store/files store/parquet records decode produce/files recording",
         "torch numpy pyarrow",
     ),
+    "labels/proposal": ("errors text output/read", "duckdb"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "app": (EVERYTHING, "torch numpy structlog PIL"),

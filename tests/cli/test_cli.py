@@ -92,6 +92,7 @@ for command in {["", *COMMANDS]!r}:
     [
         ("drift nowhere", "there is no output of a worker in nowhere"),
         ("drift . --against nowhere", "there is no output of a worker in ."),
+        ("shortlists nowhere", "there is no output of a worker in nowhere"),
         ("verify nowhere", "there is no output of a worker in nowhere"),
         ("status --root nowhere --no-broker", "there is no output of a worker in nowhere"),
         ("status --root nowhere --kafka.bootstrap-servers 192.0.2.1:9092", "there is no output of a worker in nowhere"),
@@ -104,7 +105,7 @@ def test_a_mistake_that_a_glance_shows_is_told_before_anything_heavy_is_loaded(
 ) -> None:
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
     heavy = {"torch", "open_clip", "duckdb"}
-    if line.startswith(("drift", "status")):
+    if line.startswith(("drift", "shortlists", "status")):
         heavy |= {"numpy", "pyarrow", "kafka"}
     program = f"""
 import sys

@@ -91,6 +91,7 @@ def folder(recorded: Recorded, tmp_path: Path) -> Path:
         ("dlq replay --all", set()),
         ("card make --labelled images -o card.json", NOT_ON_A_PROCESSOR | OF_A_RECORDING),
         ("drift LIVE --recording RECORDED -o page.html", {"search.objective"}),  # of a card
+        ("shortlists LIVE", set()),
     ],
 )
 def test_what_a_command_takes_it_reads(
@@ -104,7 +105,10 @@ def test_what_a_command_takes_it_reads(
     assert taken(name) - trap.read - ALWAYS - OF_ANOTHER_LOGIN - unread == set()
 
 
-_NAMES = {"produce", "record", "labels", "verify", "dlq list", "dlq show", "dlq replay", "card make", "drift"}
+_NAMES = {
+    *("produce", "record", "labels", "verify", "dlq list", "dlq show", "dlq replay", "card make", "drift"),
+    "shortlists",
+}
 
 
 def test_a_setting_that_a_command_does_not_read_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adawise.__main__ import main
+from adawise.labels import proposal
 from adawise.pairs.planned import PlannedPairs, read_plan
 from adawise.store.store import LocalStore
 from tests.pairs.test_switching import NEW, OLD, OTHERS, run, switched
@@ -63,3 +64,17 @@ def test_drift_and_status_name_both_pairs_and_the_classes_of_both(root: Path, ca
     assert main(["status", "--sink.root", str(root), "--no-broker", "--json"]) in {0, 3}
     cameras = json.loads(capsys.readouterr().out)["cameras"]
     assert {camera["stream_id"] for camera in cameras} == {"north", "south", "east"}
+
+
+def test_shortlists_are_proposed_of_the_classes_of_both_or_of_those_that_serve_now(
+    root: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposal, "LEAST_IMAGES", 10)
+    monkeypatch.setattr(proposal, "LEAST_CONFIDENCE", 0.0)
+    (tmp_path / "classes.txt").write_text("\n".join(OTHERS), encoding="utf-8")
+    both = output_of(capsys, "shortlists", root)["shortlists"]
+    now = output_of(capsys, "shortlists", root, "--model.classes", tmp_path / "classes.txt")
+    assert {name for each in both for name in each["classes"]} > {*OTHERS}
+    listed = {entry["class"]: entry["listed"] for each in now["cameras"] for entry in each["classes"]}
+    assert {*listed} > {*OTHERS}
+    assert {name for name, is_listed in listed.items() if is_listed} <= {*OTHERS}

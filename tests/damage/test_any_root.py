@@ -252,6 +252,7 @@ READS = {
     "pair list": ["pair", "list", "ROOT"],
     "drift": ["drift", "ROOT", "--json"],
     "diff": ["diff", "ROOT", "WHOLE"],
+    "shortlists": ["shortlists", "ROOT"],
     "retain": ["retain", "ROOT", "--keep", f"{KEPT}d"],
     "repair": ["repair", "ROOT"],
     "replay": ["replay", "RECORDING", "-o", "NEW", "--batches-of", "ROOT", "--pairs-of", "ROOT", *PAIR],

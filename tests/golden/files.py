@@ -48,6 +48,7 @@ JSON = (  # arguments, and whether values are deterministic
     ("pair list root", True),
     ("status --root fleet --no-broker", False),
     ("drift yard", False),
+    ("shortlists root", False),
     ("card show fixtures/version_0_2_1/pair.card.json", False),
     (f"evaluate --logits fixtures/before_0_2/tables {_EVALUATED}", False),
     ("config show", False),

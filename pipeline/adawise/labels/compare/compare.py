@@ -39,7 +39,7 @@ from adawise.labels.compare.result import (
     Totals,
 )
 from adawise.labels.join import label
-from adawise.output.read.duckdb_rows import translated
+from adawise.output.read.duckdb_rows import connect, translated
 from adawise.output.read.several import check_disjoint
 from adawise.records import RowId, TopicPartition
 from adawise.sink import claims
@@ -83,7 +83,7 @@ def compare(
     a, b = (" and ".join(roots) for roots in sides)
     every = [root for roots in sides for root in roots]
     with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(*every):
-        connection = query.connect(folder, memory_bytes)
+        connection = connect(folder, memory_bytes)
         try:
             runs, noted = [], []
             for name, roots in zip("ab", sides, strict=True):

@@ -54,18 +54,6 @@ class CoveredOffsets:
 Row = Mapping[str, Any]
 
 
-def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """Return a database in memory that spills to `folder`."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory_bytes // 2**20}MiB",
-        "temp_directory": folder,
-        "preserve_insertion_order": False,
-    }
-    connection = duckdb.connect(config=config)
-    connection.execute("SET TimeZone = 'UTC'")  # also of times without a zone, as in a file of labels
-    return connection
-
-
 def load(
     connection: duckdb.DuckDBPyConnection,
     name: str,
