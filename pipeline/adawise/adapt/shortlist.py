@@ -119,7 +119,8 @@ def narrowed(search: Search, shortlist: Shortlist | None) -> Search:
 def off_list(logits: Tensor, shortlist: Shortlist, temperature: float) -> Mapping[int, int]:
     """Count the images whose first class among all classes is sure and not on the shortlist, by that class.
 
-    An image with a logit that is nan or infinite is not counted, as its probabilities are not numbers.
+    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2). An image with a logit that is nan or infinite
+    is not counted, as its probabilities are not numbers.
 
     Args:
         logits: `[n, C]` of a batch at the served alpha, among all classes.
