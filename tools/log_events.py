@@ -236,6 +236,10 @@ EVENTS: dict[str, LoggedEvent] = {
         "The card of this pair and these classes is beside theta_1, and alpha is searched without it.",
         "Set model.card.",
     ),
+    "prior_without_card": LoggedEvent(
+        "A class prior is learned from confidences that no card calibrates.",
+        "Make a card, and name it as model.card.",
+    ),
     "card_not_used": LoggedEvent("The card does not belong to this pair and is ignored.", "Do what `remedy` says."),
     "activations_not_kept": LoggedEvent(
         "Memory is too small for the activations of the layers that both models share; probes run the whole tower.",

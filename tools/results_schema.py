@@ -40,7 +40,7 @@ def _object(fields: Sequence[EventField[Any]], description: str) -> dict[str, An
         "description": description,
         "type": "object",
         "properties": {field.name: _property(field) for field in fields},
-        "required": [field.name for field in fields],
+        "required": [field.name for field in fields if not field.optional],
         "additionalProperties": False,
     }
 

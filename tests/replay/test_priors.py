@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from datetime import date
 from itertools import count
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.labels.compare.compare import compare
+from adawise.output.compaction.compact import FileLimits, compact
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.output.verify.root import verify
+from adawise.records import TopicPartition
 from adawise.sink.columns import results_of
 from adawise.store.store import open_store
+from tests.fixtures.making import TOPIC
 from tests.replay.cameras import BATCHES, run, taken, write_recording
 
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
+LIMITS = FileLimits(1_000_000, 1 << 30, date(2100, 1, 1))
 SCENE = ["scene_label", "scene_confidence"]
 
 
@@ -55,6 +62,26 @@ def test_the_corrected_label_is_beside_rows_that_are_as_without_a_prior(plain: P
     assert 0.0 < max(gates) <= 1.0
     assert read_traces(plain).table()["scene_gate"].null_count == 2 * BATCHES
     assert [*verify(open_store(str(beside)))] == []
+    for root, expected in ((plain, set[str]()), (beside, {*SCENE})):  # earlier versions read rows without a prior
+        for file in root.rglob("predictions/**/*.parquet"):
+            assert {*pq.read_schema(file).names} & {*SCENE} == expected
+
+
+def test_a_compacted_root_has_the_corrected_labels_where_there_are_some(
+    plain: Path, beside: Path, tmp_path: Path
+) -> None:
+    for root, expected in ((plain, set[str]()), (beside, {*SCENE})):
+        copied = Path(shutil.copytree(root, tmp_path / root.name))
+        before = read_predictions(copied).table().sort_by("row_id")
+        store = open_store(str(copied))
+        for partition in (0, 1):
+            made = [*compact(store, TopicPartition(TOPIC, partition), LIMITS)]
+            assert made
+        files = [*copied.glob("compacted/predictions/**/*.parquet")]
+        assert len(files) >= 2
+        assert all({*pq.read_schema(file).names} & {*SCENE} == expected for file in files)
+        assert read_predictions(copied).table().sort_by("row_id").equals(before)
+        assert [*verify(store)] == []
 
 
 def test_results_are_made_with_the_corrected_label(beside: Path) -> None:

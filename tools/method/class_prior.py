@@ -1,12 +1,13 @@
 """What a class prior is worth: points of accuracy of `scene_label` over the served label, on tables of logits.
 
-    python -m tools.method.class_prior FOLDER [--domains NAMES] [--seeds N]
+    python -m tools.method.class_prior FOLDER [--domains NAMES] [--seeds N] [--batch N] [--temperature T]
 
 A camera shows classes of a domain in batches of 16 images, or of `--batch`, all served at the alpha whose mean entropy
-over the domain is least. Kinds of stream: `control`, all classes that the domain has, equally frequent; `few5` and so
-on, as many of them, equally frequent; `zipf`, all, of frequencies 1, 1/2, 1/3 and so on; `changing`, five others every
-192 images; `runs4-12` and so on, five, in runs of so many images of one class; `rare`, four common ones and two of 4 %,
-for which the recall of the two is given too.
+over the domain is least; `--temperature` divides the logits first, so that below 1 the model is surer than it is here.
+A domain may have images of some of its classes only, and `control` and `zipf` show these. Kinds of stream: `control`,
+all of them, equally frequent; `few5` and so on, as many of them, equally frequent; `zipf`, all, of frequencies 1, 1/2,
+1/3 and so on; `changing`, five others every 192 images; `runs4-12` and so on, five, in runs of so many images of one
+class; `rare`, four common ones and two of 4 %, for which the recall of the two is given too.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _BINS = 15
 Places = npt.NDArray[np.int64]
 
 
-def probabilities(table: LogitTable) -> Array:
+def probabilities(table: LogitTable, temperature: float) -> Array:
     """Return the probabilities `[n, C]` at the alpha of least mean entropy."""
     found = []
-    for z in table.logits.astype(np.float64):
+    for z in table.logits.astype(np.float64) / temperature:
         p = np.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         found.append((-(p * np.log(np.maximum(p, 1e-30))).sum(axis=1).mean(), p))
@@ -77,9 +78,9 @@ def calibration_error(p: Array, right: npt.NDArray[np.bool_]) -> float:
     return float(np.abs(np.bincount(bins, right - confidence, _BINS)).sum() / len(p))
 
 
-def judged(table: LogitTable, kind: str, batch: int, seeds: int) -> Array:
+def judged(table: LogitTable, kind: str, batch: int, seeds: int, temperature: float = 1.0) -> Array:
     """Return the means over cameras: accuracy of both, gate, calibration error of both, recall of rare ones of both."""
-    p, labels, found = probabilities(table), np.asarray(table.labels), []
+    p, labels, found = probabilities(table, temperature), np.asarray(table.labels), []
     for seed in range(seeds):
         rows, rare = rows_of(kind, labels, np.random.default_rng([seed, KINDS.index(kind)]))
         prior, corrected, gates = ClassPrior(""), [], []
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--domains", help="names of tables, separated by commas; none: all")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
     wanted = None if args.domains is None else args.domains.split(",")
     tables = [table for table in read_tables(args.folder) if wanted is None or table.name in wanted]
@@ -114,7 +116,7 @@ def main() -> None:
     print("| stream | served | scene_label | worst domain | gate | ECE: served | scene | recall of rare | its worst |")
     print("|---|---|---|---|---|---|---|---|---|")
     for kind in KINDS:
-        domains = np.array([judged(table, kind, args.batch, args.seeds) for table in tables])
+        domains = np.array([judged(table, kind, args.batch, args.seeds, args.temperature) for table in tables])
         was, _, gate, ece, its_ece = domains.mean(axis=0)[:5]
         gains, recalls = 100 * (domains[:, 1] - domains[:, 0]), 100 * (domains[:, 6] - domains[:, 5])
         rare = f"{recalls.mean():+.1f} | {recalls.min():+.1f}" if kind == "rare" else " | "

@@ -23,13 +23,16 @@ _HALF_LIFE = 320.0  # images after which an image counts half
 _PASSES = 2  # of expectation and maximisation, for each batch
 _SMOOTHING = 30.0  # images that count as spread evenly over all classes
 _LEAST_SHARE = 0.05  # the least prior of a class, as a share of the largest: what is rare can still be served
-_LEAST_IMAGES = 16.0  # before that the gate is closed
+_LEAST_IMAGES = 15.5  # before that the gate is closed: not 16, the usual batch, of which rounding would decide
 _SPREAD = (0.5, 0.25)  # share of the classes that the counts are spread over: closed from the first, open to the second
 _SURE = (0.46, 0.56)  # mean confidence of the served predictions above chance, over that of a sure model, likewise
 KEPT = 64
 """The most classes whose counts are kept; the others share what is left evenly."""
 
 _MOST = 1e6  # every number of a prior is smaller
+_COUNT = np.dtype([("place", "<u4"), ("images", "<f4")])
+LARGEST = KEPT * _COUNT.itemsize
+"""The most bytes of the kept counts."""
 
 Array = npt.NDArray[np.float64]
 
@@ -40,17 +43,31 @@ class ClassPrior:
 
     Attributes:
         classes: digest of the names of the C classes, in their order.
-        places: ascending indices of the classes with the largest counts, at most `KEPT`.
-        counts: their expected numbers of images, in single precision.
+        kept: the classes with the largest counts, at most `KEPT`: ascending indices, uint32, each with its expected
+            number of images, float32, packed as a state keeps them.
         rest: the expected number of images of all other classes together, in single precision.
         confidence: sum over these images of the largest probability, not corrected, in single precision.
     """
 
     classes: str
-    places: tuple[int, ...] = ()
-    counts: tuple[float, ...] = field(default=(), repr=False)
+    kept: bytes = field(default=b"", repr=False)
     rest: float = 0.0
     confidence: float = 0.0
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """The indices of the classes whose counts are kept."""
+        return np.frombuffer(self.kept, _COUNT)["place"].astype(np.int64)
+
+    @property
+    def counts(self) -> Array:
+        """The expected numbers of images of these classes."""
+        return np.frombuffer(self.kept, _COUNT)["images"].astype(np.float64)
+
+    @property
+    def images(self) -> float:
+        """The number of images in all counts."""
+        return math.fsum(self.counts.tolist()) + self.rest
 
     def observed(self, p: Array) -> ClassPrior:
         """Return the prior after a batch with the probabilities `p`, `[N, C]`, which are finite."""
@@ -63,27 +80,24 @@ class ClassPrior:
             expected = corrected.sum(axis=0)
         counts += expected
         order = np.argsort(-counts, kind="stable")
-        places = np.sort(order[:KEPT])
-        return ClassPrior(
-            self.classes,
-            tuple(places.tolist()),
-            tuple(counts[places].astype(np.float32).tolist()),
-            float(np.float32(counts[np.sort(order[KEPT:])].sum())),
-            float(np.float32(self.confidence * faded + p.max(axis=1).sum())),
-        )
+        kept = np.zeros(min(C, KEPT), _COUNT)
+        kept["place"] = np.sort(order[:KEPT])
+        kept["images"] = counts[kept["place"]]
+        rest = counts[np.sort(order[KEPT:])].sum()
+        confidence = self.confidence * faded + p.max(axis=1).sum()
+        return ClassPrior(self.classes, kept.tobytes(), float(np.float32(rest)), float(np.float32(confidence)))
 
     def gate(self, C: int) -> float:
         """Return how far the correction is open, from 0 (probabilities stay what they are) to 1, for C classes.
 
         The product of two gates of our own (docs/decisions/formulas.md).
         """
-        images = math.fsum(self.counts) + self.rest
-        if images < _LEAST_IMAGES:
+        images = self.images
+        if images < _LEAST_IMAGES or C < 2:
             return 0.0
-        entropy = self._entropy(C, images)
         # As many classes as `images` images of C equally frequent classes show, about: C for many images.
         expected = C * images / (C + images)
-        spread = max(math.exp(entropy) - 1.0, 1e-9) / (expected - 1.0)
+        spread = max(math.exp(self._entropy(C, images)) - 1.0, 1e-9) / (expected - 1.0)
         closed, opened = _SPREAD
         by_spread = math.log(closed / spread) / math.log(closed / opened)
         closed, opened = _SURE
@@ -100,33 +114,32 @@ class ClassPrior:
 
     def is_sound(self) -> bool:
         """Return True if a camera can have this prior: what a damaged state holds may be anything."""
-        numbers = (*self.counts, self.rest, self.confidence)
-        ascending = all(low < high for low, high in zip((-1, *self.places), self.places, strict=False))
-        return (
-            len(self.places) == len(self.counts) <= KEPT
-            and ascending
-            and all(0.0 <= number < _MOST for number in numbers)
-        )
+        if len(self.kept) % _COUNT.itemsize or len(self.kept) > LARGEST:
+            return False
+        numbers = np.array([*self.counts, self.rest, self.confidence])
+        return bool((np.diff(self.places, prepend=-1) > 0).all() and ((numbers >= 0.0) & (numbers < _MOST)).all())
 
     def _entropy(self, C: int, images: float) -> float:
         """Return the entropy of the counts, nats (Shannon, 1948); those that are not kept are equal."""
-        shares = [count / images for count in self.counts if count > 0.0]
-        others = C - len(self.counts)
+        counts = self.counts.tolist()
+        shares = [count / images for count in counts if count > 0.0]
+        others = C - len(counts)
         found = -math.fsum(share * math.log(share) for share in shares)
         share = self.rest / images
         return found - share * math.log(share / others) if share > 0.0 and others > 0 else found
 
     def _dense(self, C: int) -> Array:
         """Return the counts of all classes, `[C]`."""
-        others = C - len(self.places)
+        kept = self.counts
+        others = C - len(kept)
         counts = np.full(C, self.rest / others if others > 0 else 0.0)
-        counts[list(self.places)] = self.counts
+        counts[self.places] = kept
         return counts
 
 
 def continued(prior: ClassPrior | None, classes: str, C: int) -> ClassPrior:
     """Return the prior to go on with among C classes with this digest: an empty one if it was learned among others."""
-    if prior is None or prior.classes != classes or (prior.places and prior.places[-1] >= C):
+    if prior is None or prior.classes != classes or (prior.places >= C).any():
         return ClassPrior(classes)
     return prior
 

@@ -26,7 +26,7 @@ from adawise.adapt.conditions import KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.last_seen import UNREADABLE, LastSeen, damaged, last_seen_of, of_kind
 from adawise.adapt.noise import PairedNoise
-from adawise.adapt.prior import KEPT, ClassPrior
+from adawise.adapt.prior import LARGEST, ClassPrior
 from adawise.adapt.state_key import current_key
 from adawise.adapt.surrogate import KNOTS, Abridged, Array, Belief
 from adawise.errors import ChainError
@@ -333,7 +333,7 @@ def largest_bytes(
         looks=_learned_appearance(np.full((4, _STATISTICS), number), whole, whole, number),
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
         shortlist="0" * 12 if shortlists else "",
-        prior=ClassPrior("0" * 12, (whole % 2**32,) * KEPT, (number,) * KEPT) if prior else None,
+        prior=ClassPrior("0" * 12, bytes(LARGEST), number, number) if prior else None,
     )
     return len(state.to_bytes())
 
@@ -434,15 +434,13 @@ def _unpack_condition(number: Any, visits: Any, left: Any, batches: Any, alpha_i
     )
 
 
-def _pack_prior(prior: ClassPrior) -> list[str]:
-    numbers = np.array([*prior.counts, prior.rest, prior.confidence])
-    return [prior.classes, _encode(np.array(prior.places), "<u4"), _encode(numbers, "<f4")]
+def _pack_prior(prior: ClassPrior) -> list[Any]:
+    return [prior.classes, base64.b64encode(prior.kept).decode(), prior.rest, prior.confidence]
 
 
-def _unpack_prior(classes: Any, places: Any, numbers: Any) -> ClassPrior:
-    *counts, rest, confidence = _decode(numbers, "<f4").tolist()
-    found = tuple(map(int, _decode(places, "<u4").tolist()))
-    return ClassPrior(of_kind(str, classes), found, tuple(counts), rest, confidence)
+def _unpack_prior(classes: Any, kept: Any, rest: Any, confidence: Any) -> ClassPrior:
+    data = base64.b64decode(of_kind(str, kept))
+    return ClassPrior(of_kind(str, classes), data, of_kind(float, rest), of_kind(float, confidence))
 
 
 def _pack_curve(curve: Abridged) -> str:
@@ -464,7 +462,7 @@ def _disagreement(images: Any, differing: Any) -> Disagreement:
     return Disagreement(of_kind(float, images), of_kind(float, differing))
 
 
-def _encode(array: npt.NDArray[np.number], kind: str = "<f8") -> str:
+def _encode(array: npt.NDArray[np.floating], kind: str = "<f8") -> str:
     return base64.b64encode(array.astype(kind).tobytes()).decode()
 
 

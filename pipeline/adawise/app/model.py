@@ -209,6 +209,12 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
+PRIOR_WITHOUT_CARD = (
+    "without a card, confidence is not calibrated: where it is too high, the class prior also corrects where the model "
+    "recognises nothing, and scene_label is then worse than label. `adawise card make` makes a card"
+)
+
+
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     """Return the card of this pair and these classes that lies beside theta_1, if alpha is searched without a card."""
     theta_1 = settings.model.theta_1 or ""
@@ -289,6 +295,9 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         lower = (
             f"; or lower search.conditions, {conditions}: with 0 there is room for {forgetful}" if conditions else ""
         )
+        if more["prior"]:
+            plain = largest_bytes(key, points, observations, conditions, shortlists=more["shortlists"])
+            lower += f"; or set scene.prior to off: then a state takes up to {plain + MAX_STREAM_ID_BYTES} bytes"
         raise SettingsError(
             f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
             f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "

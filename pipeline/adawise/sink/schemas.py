@@ -271,6 +271,12 @@ PREDICTIONS_DICTIONARY = [
 ]
 
 
+def as_stored(rows: pa.Table) -> pa.Table:
+    """Return rows of predictions without the columns of the class prior if none has one, as earlier versions wrote."""
+    scene = [column.name for column in SCENE_ROWS if column.name in rows.column_names]
+    return rows.drop_columns(scene) if all(rows[name].null_count == rows.num_rows for name in scene) else rows
+
+
 def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return rows of any version with the columns of this schema; columns that were added later are null."""
     if schema is TRACES:

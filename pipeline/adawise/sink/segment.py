@@ -185,7 +185,7 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_PAIRS] = _guarded(_stored(footer.switches))
     if footer.trace.num_rows:
         values[_LATER] = _guarded(_packed(footer.trace.select(later)))
-    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
+    return parquet(schemas.as_stored(rows), schemas.PREDICTIONS_DICTIONARY, values)
 
 
 def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:

@@ -102,14 +102,18 @@ class Adaptation:
         ]
         results = [self._predict(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
         lacking = [self._off_list(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
+        scenes = [
+            self._scene(state.prior, outcome, predictions, shortlist)
+            for (state, _), outcome, predictions, shortlist in zip(begun, outcomes, results, shortlists, strict=True)
+        ]
         now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, (state, _), outcome, predictions, batch_statistics, shortlist, off in zip(
-            batches, begun, outcomes, results, statistics, shortlists, lacking, strict=True
+        for batch, (state, _), outcome, scene, batch_statistics, shortlist, off in zip(
+            batches, begun, outcomes, scenes, statistics, shortlists, lacking, strict=True
         ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
@@ -118,7 +122,7 @@ class Adaptation:
             }
             # A search that gave up its state, or was restarted, has a new one without a shortlist and a prior.
             digest = shortlist.digest if shortlist else ""
-            prior, predictions, gate = self._scene(state.prior, outcome, predictions, shortlist)
+            prior, predictions, gate = scene
             served = replace(outcome.state, served_index=outcome.index, shortlist=digest, prior=prior)
             outcome = replace(outcome, state=served)
             trace = self._trace(batch, state, outcome, milliseconds, now_us, batch_statistics, off)

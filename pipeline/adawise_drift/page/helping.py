@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from adawise.labels.benefit.helped import BEST, SERVED, Arm, Confusion, Helped, Interval
+from adawise.labels.benefit.helped import BEST, SCENE, SERVED, Arm, Confusion, Helped, Interval
 from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.text import LEVEL, NOTHING, counted, points, three, two
 from adawise_drift.words import percent
@@ -20,6 +20,7 @@ _MARKS = {  # arm -> shape, colour
     "fine-tuned": ("triangle-right", theme.FINE_TUNED),
     "alpha 0.5": ("circle", theme.MUTED),
     BEST: ("diamond", theme.BEST_FIXED),
+    SCENE: ("triangle-up", theme.ORACLE),
 }
 _OTHER = ("cross", theme.ORACLE)
 _ROW = 30  # pixels of an arm

@@ -31,6 +31,9 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(), format_checker=jsonschema.FormatChecker())
 
 
+SCENE = ("scene_label", "scene_confidence")
+
+
 def batch(count: int = 3) -> Served:
     frames = [replace(frame(offset), frame_id=f"f{offset}", captured_at_us=10**15 + offset) for offset in range(count)]
     images, predictions, trace = served(frames, number=7)
@@ -93,12 +96,30 @@ def test_a_batch_in_arrow_has_the_columns_of_the_fields() -> None:
     (message,) = messages_of(results(), "a1", ENVELOPE, per="batch", form="arrow")
     assert dict(message.headers)["content-type"] == b"application/vnd.apache.arrow.stream"
     table = pa.ipc.open_stream(message.value).read_all()
-    assert table.schema.equals(ARROW_SCHEMA)
+    assert table.schema.equals(pa.schema([field for field in ARROW_SCHEMA if field.name not in SCENE]))
     (found,) = messages_of(results()[:1], "a1", ENVELOPE, per="image", form="json")
     row = table.to_pylist()[0]
     assert {name: row[name] for name in ("label", "alpha", "row_id", "top_probabilities")} == {
         name: value(found)[name] for name in ("label", "alpha", "row_id", "top_probabilities")
     }
+
+
+def test_what_the_class_prior_corrected_is_there_where_it_is_known_alone() -> None:
+    images, predictions, trace = batch(2)
+    corrected = replace(
+        predictions, scene_index=np.array([2, 0], np.int32), scene_confidence=np.array([0.75, np.nan], np.float32)
+    )
+    found = [*results_of_batch((images, corrected, trace), CLASSES, "model"), *results(1)]
+    first, second, without = (value(m) for m in messages_of(found, "a1", ENVELOPE, per="image", form="json"))
+    assert (first["scene_label"], first["scene_confidence"]) == (CLASSES[2], 0.75)
+    assert (second["scene_label"], "scene_confidence" in second) == (CLASSES[0], False)
+    assert {*SCENE} & {*without} == set()
+    schema = json_schema()["$defs"]["image"]
+    assert {*without} == {*schema["required"]} == {*schema["properties"]} - {*SCENE}
+    (message,) = messages_of(found, "a1", ENVELOPE, per="batch", form="arrow")
+    table = pa.ipc.open_stream(message.value).read_all()
+    assert table.schema.equals(ARROW_SCHEMA)
+    assert table["scene_label"].to_pylist() == [CLASSES[2], CLASSES[0], None]
 
 
 def test_an_image_that_was_not_accepted_has_its_reason_and_nothing_of_the_model() -> None:

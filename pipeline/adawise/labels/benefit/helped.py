@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SERVED, ZERO_SHOT, FINE_TUNED, BEST = "served", "zero-shot", "fine-tuned", "best fixed alpha"
-SCENE = "scene_label"
+SERVED, ZERO_SHOT, FINE_TUNED, BEST, SCENE = "served", "zero-shot", "fine-tuned", "best fixed alpha", "scene_label"
 """Names of arms."""
 
 

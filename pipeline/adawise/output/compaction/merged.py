@@ -147,8 +147,9 @@ def encode(dataset: str, tables: Sequence[pa.Table], facts: Facts) -> bytes:
 
     Memory holds the rows twice while they are put together, and the file.
     """
-    schema = _SCHEMA[dataset]
-    table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
+    table = pa.concat_tables(tables).combine_chunks() if tables else _SCHEMA[dataset].empty_table()
+    table = schemas.as_stored(table)
+    schema = pa.schema([_SCHEMA[dataset].field(name) for name in table.column_names])
     keys = [(name, "ascending") for name in (*_SORTED_BY, *_THEN_BY[dataset])]
     order = pc.sort_indices(table, sort_keys=keys)
     stored = {"gaps": [gap.stored() for gap in facts.gaps]}

@@ -45,7 +45,8 @@ Subject = TypeVar("Subject")
 class EventField(Generic[Subject]):
     """One field of a value: its name, Arrow type and description, and `of`, which computes it from subject and attempt.
 
-    `values` lists the values that a field of text may have, if they are few.
+    `values` lists the values that a field of text may have, if they are few. An `optional` field is left out where it
+    is null: in JSON for each image, in Arrow where that holds for every image of the message.
     """
 
     name: str
@@ -54,6 +55,7 @@ class EventField(Generic[Subject]):
     of: Callable[[Subject, str], Any]
     nullable: bool = True
     values: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def its(name: str) -> Callable[[Any, str], Any]:
@@ -145,18 +147,6 @@ FIELDS: Sequence[EventField[RowResult]] = (
         lambda r, _: _agreement(r),
     ),
     EventField(
-        "scene_label",
-        TEXT,
-        "the class, corrected by what the camera has shown; null if not accepted, and without scene.prior",
-        its("scene_label"),
-    ),
-    EventField(
-        "scene_confidence",
-        NUMBER,
-        "probability of scene_label, likewise corrected; null as that",
-        its("scene_confidence"),
-    ),
-    EventField(
         "predicted_at",
         TIME,
         "when the image was predicted, by the worker's clock; null if not accepted",
@@ -181,6 +171,20 @@ FIELDS: Sequence[EventField[RowResult]] = (
         TEXT,
         "W3C trace context of the image's message; null if it has none",
         lambda r, _: r.meta.get(TRACEPARENT),
+    ),
+    EventField(
+        "scene_label",
+        TEXT,
+        "the class, corrected by what the camera has shown; absent if not accepted, and without scene.prior",
+        its("scene_label"),
+        optional=True,
+    ),
+    EventField(
+        "scene_confidence",
+        NUMBER,
+        "probability of scene_label, likewise corrected; absent as that",
+        its("scene_confidence"),
+        optional=True,
     ),
 )
 
@@ -293,16 +297,19 @@ def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str)
     body: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
-        body[field.name] = moment(value) if value is not None and field.kind is TIME else value
+        if value is not None or not field.optional:
+            body[field.name] = moment(value) if value is not None and field.kind is TIME else value
     return body
 
 
 def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
-    columns = [pa.array([_valid(field.of(result, attempt)) for result in results], field.kind) for field in FIELDS]
-    batch = pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+    made = [(field, [_valid(field.of(result, attempt)) for result in results]) for field in FIELDS]
+    there = [(field, values) for field, values in made if not field.optional or any(v is not None for v in values)]
+    schema = pa.schema([ARROW_SCHEMA.field(field.name) for field, _ in there])
+    columns = [pa.array(values, field.kind) for field, values in there]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, ARROW_SCHEMA) as writer:
-        writer.write_batch(batch)
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     value: bytes = sink.getvalue().to_pybytes()
     return value
 
