@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from adawise.app.model import ModelPair, adaptation, load_model, served_by
 from adawise.app.prompts import read_lines
@@ -138,3 +139,24 @@ def test_a_card_that_late_labels_corrected_is_refused_beside_shortlists(model: M
     assert adaptation(listing(objective="entropy"), carded).shortlists.rules
     with pytest.raises(SettingsError, match="correction of tsallis by late labels was learned with all"):
         adaptation(listing(objective="tsallis"), carded)
+
+
+@pytest.mark.parametrize(
+    ("prior", "carded", "expected"), [("off", False, 0), ("beside", False, 1), ("beside", True, 0)]
+)
+def test_a_class_prior_without_a_card_is_warned_of(model: ModelPair, prior: str, carded: bool, expected: int) -> None:
+    tree = settings(Path("unused")).model_dump() | {"scene": {"prior": prior}}
+    tree["search"]["objective"] = "tsallis"
+    with capture_logs() as lines:
+        made = adaptation(Settings.model_validate(tree), replace(model, card=a_card(model) if carded else None))
+    assert [line["event"] for line in lines].count("prior_without_card") == expected
+    assert (made.prior_of is None) == (prior == "off")
+
+
+def test_a_class_prior_that_is_off_changes_no_fingerprint(model: ModelPair) -> None:
+    plain = served_by(settings(Path("unused")), model)
+    trees = [settings(Path("unused")).model_dump() | {"scene": {"prior": prior}} for prior in ("off", "beside")]
+    off, beside = (served_by(Settings.model_validate(tree), model) for tree in trees)
+    assert (off.config_fingerprint, off.settings) == (plain.config_fingerprint, plain.settings)
+    assert beside.config_fingerprint != plain.config_fingerprint
+    assert {*beside.settings} - {*plain.settings} == {"scene.prior"}

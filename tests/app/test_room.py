@@ -14,9 +14,11 @@ def settings(streams: int | None = None, **search: object) -> Settings:
     return Settings.model_validate({"limits": limits, "search": search})
 
 
+@pytest.mark.parametrize("prior", ["off", "beside"])
 @pytest.mark.parametrize("strategy", ["warm", "botorch", "scratch", "grid", "fixed"])
-def test_the_default_has_room_for_the_states_of_each_strategy(strategy: str) -> None:
-    model._expect_room(settings(strategy=strategy), "a key" * 40, 21)
+def test_the_default_has_room_for_the_states_of_each_strategy(strategy: str, prior: str) -> None:
+    chosen = Settings.model_validate({"search": {"strategy": strategy}, "scene": {"prior": prior}})
+    model._expect_room(chosen, "a key" * 40, 21)
 
 
 @pytest.mark.parametrize(("streams", "search"), [(100_000, {}), (10_000, {"strategy": "botorch", "budget": 101})])
@@ -37,3 +39,16 @@ def test_a_shorter_memory_has_room_for_more() -> None:
     model._expect_room(settings(most, conditions=0), "key", 21)
     with pytest.raises(SettingsError, match=r"over more partitions\.$"):
         model._expect_room(settings(most + 1, conditions=0), "key", 21)
+
+
+def test_where_a_class_prior_is_too_much_it_is_named() -> None:
+    with pytest.raises(
+        SettingsError, match=r"or set scene\.prior to off: then a state takes up to [0-9]+ bytes"
+    ) as refused:
+        model._expect_room(
+            Settings.model_validate({"limits": {"streams": 12_000}, "scene": {"prior": "beside"}}), "key", 21
+        )
+    size = int(str(refused.value).rsplit(" bytes", 1)[0].rsplit(" ", 1)[1])
+    most = int(str(refused.value).split("Set limits.streams to ")[1].split()[0])
+    assert most < model._STATES_BYTES // size
+    model._expect_room(settings(model._STATES_BYTES // size), "key", 21)

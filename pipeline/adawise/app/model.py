@@ -209,7 +209,7 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
-PRIOR_WITHOUT_CARD = (
+_PRIOR_WITHOUT_CARD = (
     "without a card, confidence is not calibrated: where it is too high, the class prior also corrects where the model "
     "recognises nothing, and scene_label is then worse than label. `adawise card make` makes a card"
 )
@@ -242,6 +242,8 @@ def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     made = method(settings.search, model, top_k=settings.predict.top_k)
     if settings.scene.prior == "beside":
         made = replace(made, prior_of=digest_of(model.classes))
+        if model.card is None:
+            _log.warning("prior_without_card", note=_PRIOR_WITHOUT_CARD)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return among(made, shortlists(settings.scene, model.classes), settings.search, model)
 

@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from adawise.app.machine import available_memory_bytes, resident_bytes
 from adawise.app.model import (
     CARD_LEFT_OUT,
-    PRIOR_WITHOUT_CARD,
     ModelPair,
     adaptation,
     card_left_out,
@@ -207,8 +206,6 @@ def _of_settings(settings: Settings, failed: Mapping[int, str]) -> Start:
     model = open_pair(settings.model, settings.decode, classes, templates)
     if (card := card_left_out(settings, model)) is not None:
         _log.warning("card_left_out", card=str(card), note=CARD_LEFT_OUT)
-    if settings.scene.prior != "off" and model.card is None:
-        _log.warning("prior_without_card", note=PRIOR_WITHOUT_CARD)
     return Start(settings, model, document_of(settings, model, templates), failed)
 
 
