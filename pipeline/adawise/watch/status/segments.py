@@ -189,9 +189,7 @@ def _sights(
     return [dict(each) for each in sights]
 
 
-def _count_listed(
-    sight: Sight, images: int, shortlist: str | None, off_list: Sequence[tuple[str, int]] | None
-) -> None:
+def _count_listed(sight: Sight, images: int, shortlist: str | None, off_list: Sequence[tuple[str, int]] | None) -> None:
     """Count the images of a batch under its shortlist, and those of them that it lacks."""
     sight.shortlist = shortlist
     if shortlist is None or off_list is None:
