@@ -115,7 +115,7 @@ def narrowed(search: Search, shortlist: Shortlist | None) -> Search:
 
 
 def _of_batch(trials: Sequence[tuple[Rows, Tensor]], images: int) -> Tensor:
-    """Return the logits `[n, C]` of an alpha in the order of the batch, from (rows `[m]`, logits `[m, C]`) of trials."""
+    """Return an alpha's logits `[n, C]` in the order of the batch, from (rows `[m]`, logits `[m, C]`) of trials."""
     rows = np.concatenate([each for each, _ in trials])
     if len(trials) == 1 and np.array_equal(rows, np.arange(images)):
         return trials[0][1]  # mostly; a copy for each camera of a round would cost as much memory as the round's logits
