@@ -140,8 +140,8 @@ def off_list(logits: Tensor, shortlist: Shortlist, temperature: float) -> Mappin
         Class index -> images, in the order of the classes, without classes that have none.
     """
     confidence, first = (logits / temperature).softmax(dim=-1).max(dim=-1)  # [n]
-    lacking = (confidence >= SURE) & ~torch.isin(first, shortlist.columns)
+    rows = ((confidence >= SURE) & ~torch.isin(first, shortlist.columns)).nonzero()[:, 0]
     # Few rows are left to be checked. A logit of minus infinity makes no probability nan, unlike nan and infinity.
-    lacking[lacking.clone()] = logits[lacking].isfinite().all(dim=-1)
-    classes, images = np.unique(first[lacking].numpy(), return_counts=True)
+    finite = logits[rows].isfinite().all(dim=-1)  # [m]
+    classes, images = np.unique(first[rows[finite]].numpy(), return_counts=True)
     return dict(zip(classes.tolist(), images.tolist(), strict=True))
