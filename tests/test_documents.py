@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,7 @@ from adawise.settings import read
 from adawise.settings.describe import SETTINGS
 from adawise.store.store import LocalStore
 from tests.deadlines import DEADLINE_S
-from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+from tests.sink.building import CLASSES, IDENTITY, TP, draft, frame, open_chain, served
 from tools import docs
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +120,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batches[number] = images, predictions, replace(trace, statistics={**trace.statistics, **pixels})
     chain.commit(replace(draft(0, 16), accepted=batches))
     return folder
+
+
+def test_the_recipe_of_what_a_shortlist_lacks_counts_by_shortlist_and_reads_roots_that_an_earlier_version_began(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "runs" / "yard"
+    chain = open_chain(LocalStore(root))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    lacking = [("before", {0: 2}), ("before", {0: 1, 1: 1}), ("after", {1: 4}), (None, None)]
+    batches = []
+    for number, (shortlist, off_list) in enumerate(lacking):
+        images, predictions, trace = served([frame(4 * number + n, stream="gate") for n in range(4)], number=number)
+        batches.append((images, predictions, replace(trace, shortlist=shortlist, off_list=off_list)))
+    chain.commit(replace(draft(0, 16), accepted=batches))
+    shutil.copytree(ROOT / "tests/fixtures/before_0_2/root/traces", root / "traces" / "of an earlier version")
+    (recipe,) = [text for text in blocks(GUIDE / "scene.md", "python") if "off_list" in text]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", recipe], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "gate" in line]
+    assert sorted(rows) == [
+        ["gate", "after", CLASSES[1], "4"],
+        ["gate", "before", CLASSES[1], "1"],
+        ["gate", "before", CLASSES[0], "3"],
+    ]
 
 
 @pytest.mark.parametrize(

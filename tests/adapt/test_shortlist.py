@@ -122,7 +122,7 @@ def test_an_image_is_sure_from_a_probability_on(above: float, images: int) -> No
     assert sum(off_list(z, LISTED, 1.0).values()) == images
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", [0, 2])
 def test_an_image_whose_logits_are_not_finite_is_not_counted(value: float, column: int) -> None:
     z = logits_of({4: 20.0}, {4: 20.0})

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adawise.adapt.search import Outcome, Search, Strategy, Trial
 from adawise.adapt.state import StreamState
+from adawise.records import Rows
 
 RESET = "shortlist"
 """The reset of a batch whose camera has another shortlist than before."""
@@ -110,17 +111,25 @@ def narrowed(search: Search, shortlist: Shortlist | None) -> Search:
     except StopIteration as stop:
         outcome: Outcome = stop.value
         at_served = [(trial.rows, z) for trial, z in sent if trial.index == outcome.index]
-        rows, z = (np.concatenate([rows for rows, _ in at_served]), torch.cat([z for _, z in at_served]))
-        among_all = z.new_empty(len(outcome.logits), z.shape[-1])
-        among_all[torch.from_numpy(rows)] = z  # each row was evaluated, or there would be no outcome
-        return replace(outcome, among_all=among_all)
+        return replace(outcome, among_all=_of_batch(at_served, len(outcome.logits)))
+
+
+def _of_batch(trials: Sequence[tuple[Rows, Tensor]], images: int) -> Tensor:
+    """Return an alpha's logits `[n, C]` in the order of the batch, from (rows `[m]`, logits `[m, C]`) of trials."""
+    rows = np.concatenate([each for each, _ in trials])
+    if len(trials) == 1 and np.array_equal(rows, np.arange(images)):
+        return trials[0][1]  # mostly; a copy for each camera of a round would cost as much memory as the round's logits
+    z = torch.cat([z for _, z in trials])
+    ordered = z.new_empty(images, z.shape[-1])
+    ordered[torch.from_numpy(rows)] = z  # each row was evaluated, or there would be no outcome
+    return ordered
 
 
 def off_list(logits: Tensor, shortlist: Shortlist, temperature: float) -> Mapping[int, int]:
     """Count the images whose first class among all classes is sure and not on the shortlist, by that class.
 
     Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2). An image with a logit that is nan or infinite
-    is not counted, as its probabilities are not numbers.
+    is not counted: nothing is known of that class.
 
     Args:
         logits: `[n, C]` of a batch at the served alpha, among all classes.
@@ -131,6 +140,8 @@ def off_list(logits: Tensor, shortlist: Shortlist, temperature: float) -> Mappin
         Class index -> images, in the order of the classes, without classes that have none.
     """
     confidence, first = (logits / temperature).softmax(dim=-1).max(dim=-1)  # [n]
-    found = first[(confidence >= SURE) & ~torch.isin(first, shortlist.columns)]
-    classes, images = np.unique(found.numpy(), return_counts=True)
+    rows = ((confidence >= SURE) & ~torch.isin(first, shortlist.columns)).nonzero()[:, 0]
+    # Few rows are left to be checked. A logit of minus infinity makes no probability nan, unlike nan and infinity.
+    finite = logits[rows].isfinite().all(dim=-1)  # [m]
+    classes, images = np.unique(first[rows[finite]].numpy(), return_counts=True)
     return dict(zip(classes.tolist(), images.tolist(), strict=True))

@@ -175,6 +175,16 @@ def test_images_under_an_earlier_shortlist_do_not_count() -> None:
     assert not [each for each in found.cameras if each.lacking]
 
 
+@pytest.mark.parametrize("batches", [1, 2, 4])
+def test_images_of_every_batch_under_the_newest_shortlist_count_in_one_segment_and_in_several(batches: int) -> None:
+    yard = Yard(DictStore())
+    shortlists = [("a", {1: 20}), ("b", {0: 30}), None, ("a", {0: 1, 1: 5})]
+    for n in range(0, 4, batches):
+        yard.write(ago_s=50 - n, batches=[("changed", 40, 0.5)] * batches, shortlists=shortlists[n : n + batches])
+    found = camera(status_of(yard, broker_facts(160)), "changed")
+    assert (found.listed, found.off_list) == (80, {"bus": 25, "car": 1})
+
+
 def test_a_camera_whose_partition_is_behind_is_not_called_silent() -> None:
     yard = Yard(DictStore())
     for ago_s in (1_000, 990, 980):

@@ -60,11 +60,13 @@ class Yard:
         reset: str | None = None,
         condition: tuple[int, int] | None = None,
         shortlist: tuple[str, Mapping[int, int]] | None = None,
+        shortlists: Sequence[tuple[str, Mapping[int, int]] | None] = (),
     ) -> str:
         """A segment of batches (camera, images, alpha), of rejected messages by camera and of offsets that wait.
 
         `condition`: number and visits of the one that the cameras are in, and know of by pixels; then it is also known
-        whether there is an alarm. `shortlist`: digest of the cameras', and what it lacks in each batch, by class.
+        whether there is an alarm. `shortlist`: digest of the cameras', and what it lacks in each batch, by class;
+        `shortlists`: the same of each batch.
         """
         head, self._at_s = self.begin(partition), self._now_s - ago_s
         tp = TopicPartition(self._owner.topic, partition)
@@ -78,7 +80,7 @@ class Yard:
             row = RowId(*tp, at, 0)
             return Frame(row, round(1e3 * self._at_s), stream, None, reason, None if reason is None else "not an image")
 
-        for stream, images, alpha in batches:
+        for (stream, images, alpha), listed in zip(batches, shortlists or [shortlist] * len(batches), strict=True):
             before = states.get(stream)
             frames = [frame(stream) for _ in range(images)]
             batch, predictions, trace = served(frames, number=0 if before is None else before.batches, alpha=alpha)
@@ -91,8 +93,8 @@ class Yard:
             )
             if condition is not None:
                 trace = replace(trace, condition=condition[0], returned=condition[1] > 1, alarm=False)
-            if shortlist is not None:
-                trace = replace(trace, shortlist=shortlist[0], off_list=shortlist[1])
+            if listed is not None:
+                trace = replace(trace, shortlist=listed[0], off_list=listed[1])
             accepted.append((batch, predictions, trace))
             last_seen = LastSeen(*[round(1e3 * self._at_s)] * 3)
             state = StreamState("k", 7, batches=trace.batch_number + 1, last_seen=last_seen)

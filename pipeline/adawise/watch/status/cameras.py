@@ -109,15 +109,18 @@ def _of_chain(
 def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainWindow) -> CameraStatus:
     batches = [batch for sight in camera.sights for batch in sight.batches]
     images = sum(sight.images for sight in camera.sights)
-    reasons, labels = Counter[str](), Counter[str]()
+    reasons, labels, off_list = Counter[str](), Counter[str](), Counter[str]()
+    shortlist = next((sight.shortlist for sight in reversed(camera.sights) if sight.batches), None)
+    listed = 0
     for sight in camera.sights:
         for reason, count in sight.rejected.items():
             reasons[reason] += count
         for label, count in sight.labels.items():  # `Counter.update` takes five times as long for few labels
             labels[label] += count
-    shortlist = next((sight.shortlist for sight in reversed(camera.sights) if sight.batches), None)
-    under = [sight for sight in camera.sights if shortlist is not None and sight.shortlist == shortlist]
-    off_list = sum((Counter(sight.off_list) for sight in under), Counter[str]())
+        if shortlist is not None and (under := sight.listed.get(shortlist)) is not None:
+            listed += under.images
+            for label, count in under.off_list.items():
+                off_list[label] += count
     compared = sum(sight.compared for sight in camera.sights)
     reset_s, reset = max(((s.changed_s, s.reset) for s in camera.sights if s.changed_s is not None), default=(None, ""))
     forwards = sum(sight.forwards for sight in camera.sights)
@@ -168,7 +171,7 @@ def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainW
         agreement=sum(sight.agree for sight in camera.sights) / compared if compared else None,
         top=[(label, count / images) for label, count in labels.most_common(_TOP)],
         changed=None if reset_s is None else moment(reset_s),
-        listed=sum(sight.listed for sight in under),
+        listed=listed,
         off_list=dict(off_list.most_common()),
     )
 

@@ -139,7 +139,7 @@ class CameraStatus:
     agreement: float | None  # share of images with one class by zero-shot and fine-tuned, where both were evaluated
     top: Sequence[tuple[str, float]]  # at most three most served classes with their shares
     changed: str | None  # when its conditions changed last within the window
-    listed: int = 0  # images within the window under its present shortlist; 0 without one
+    listed: int = 0  # images within the window under the shortlist of its newest batch; 0 without one
     off_list: dict[str, int] = field(default_factory=dict)  # those whose sure class is not on it, by that class
 
     @property

@@ -27,6 +27,14 @@ _COLUMNS = [
 ]
 
 
+@dataclass(slots=True)
+class Listed:
+    """The images of a camera under one shortlist."""
+
+    images: int = 0
+    off_list: dict[str, int] = field(default_factory=dict)  # those that surely show another class, by that class
+
+
 class SeenBatch(NamedTuple):
     """One batch of a camera. `condition` and `returned` are as in the trace, None in segments of earlier versions."""
 
@@ -52,8 +60,7 @@ class Sight:
     changed_s: float | None = None  # time of its last reset that means changed conditions (`RESETS`)
     reset: str = ""  # the reason of that reset
     shortlist: str | None = None  # digest of its last batch's shortlist; None without one
-    listed: int = 0  # images under this shortlist
-    off_list: dict[str, int] = field(default_factory=dict)  # those that surely show another class, by that class
+    listed: dict[str, Listed] = field(default_factory=dict)  # images by digest of their shortlist
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +176,7 @@ def _sights(
         _traced(traces), [*_TRACED, *_TRACED_LATER]
     ):
         sight, at = sights[number][stream], served.get((number, stream, batch), created_s[number])
-        _count_off_list(sight, images, *listed)
+        _count_listed(sight, images, *listed)
         sight.batches.append(SeenBatch(at, alpha, images, condition, returned))
         sight.forwards += forward_equivalents * images
         sight.last_s = max(sight.last_s, at)
@@ -182,16 +189,15 @@ def _sights(
     return [dict(each) for each in sights]
 
 
-def _count_off_list(
-    sight: Sight, images: int, shortlist: str | None, off_list: Sequence[tuple[str, int]] | None
-) -> None:
-    """Count the images of a batch that its camera's shortlist lacks; counts under another shortlist are dropped."""
-    if shortlist != sight.shortlist:
-        sight.shortlist, sight.listed, sight.off_list = shortlist, 0, {}
-    if off_list is not None:
-        sight.listed += images
-        for label, count in off_list:
-            sight.off_list[label] = sight.off_list.get(label, 0) + count
+def _count_listed(sight: Sight, images: int, shortlist: str | None, off_list: Sequence[tuple[str, int]] | None) -> None:
+    """Count the images of a batch under its shortlist, and those of them that it lacks."""
+    sight.shortlist = shortlist
+    if shortlist is None or off_list is None:
+        return
+    listed = sight.listed.setdefault(shortlist, Listed())
+    listed.images += images
+    for label, count in off_list:
+        listed.off_list[label] = listed.off_list.get(label, 0) + count
 
 
 _SEGMENT = "segment"  # the column with the number of a row's segment
