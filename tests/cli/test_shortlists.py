@@ -219,7 +219,7 @@ def test_a_root_in_an_object_store_is_read_as_the_same_folder(
     assert len(here["shortlists"]) == 2
 
 
-def test_an_output_without_rows_prints_its_head_alone(tmp_path: Path, capsys: Captured) -> None:
+def test_an_output_without_rows_is_said_below_the_head(tmp_path: Path, capsys: Captured) -> None:
     root = write(tmp_path / "yard", rows(0, "gate", [SURE]).slice(0, 0))
     text = printed(capsys, root)
     assert tables(text) == ()

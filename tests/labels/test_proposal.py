@@ -85,7 +85,7 @@ def test_without_any_weight_nothing_but_labels_lists_a_class() -> None:
         ({"stream_id": "gate\n"}, "printable text alone"),
         ({"stream_id": ""}, "printable text alone"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_camera_without_enough_evidence_gets_the_reason_in_place_of_a_shortlist(
     changes: dict[str, Any], problem: str
