@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -16,7 +18,7 @@ import pytest
 from adawise.__main__ import main
 from adawise.app.parts import shortlists
 from adawise.labels import proposal
-from adawise.settings import read
+from adawise.settings import read, scene
 from adawise.settings.scene import SceneSettings, ShortlistSettings
 from tests.drift.answers import labels_csv, write
 from tests.labels.test_proposal import OTHER, SURE, UNSURE, rows, traces
@@ -135,7 +137,33 @@ def test_what_a_label_names_is_listed_and_labels_that_fit_nothing_are_said(tmp_p
     assert found.classes == ("car", "bus", "boat")
     assert '"boat",  # 2 images, 1 label\n' in text
     assert "# 1 labels are of classes that are not served, and were left out: 'zebra' (1); correct them" in text
+    assert "# 1 label of " in text
+    assert ": their classes are listed.\n" in text
     assert "labels" not in printed(capsys, root).replace(str(root), "")
+
+
+def test_a_label_is_listed_if_it_is_one_of_the_models_classes(tmp_path: Path, capsys: Captured) -> None:
+    root = yard(tmp_path / "yard", "gate")
+    given = [{"row_id": "frames/0/3/0", "label": "boat"}, {"row_id": "frames/0/4/0", "label": "zebra"}]
+    labels = labels_csv(tmp_path / "labels.csv", given)
+    (tmp_path / "classes.txt").write_text("bus\ncar\nlorry\nzebra\n", encoding="utf-8")
+    text = printed(capsys, root, "--labels", labels, "--model.classes", "classes.txt")
+    assert tables(text)[0].classes == ("car", "bus", "zebra")
+    assert ": those of model.classes are listed.\n" in text
+
+
+def test_labels_of_the_producer_that_cannot_be_used_are_said(tmp_path: Path, capsys: Captured) -> None:
+    text = printed(capsys, yard(tmp_path / "yard", "gate", true_label=["zebra"] * IMAGES))
+    assert "\n# 1024 labels are of classes that are not served, and were left out: 'zebra' (1024); correct" in text
+
+
+def test_a_camera_that_shows_very_many_classes_gets_the_reason(tmp_path: Path, capsys: Captured) -> None:
+    top = [([f"class {number % 150}", "bus"], [0.9, 0.1]) for number in range(IMAGES)]
+    root = write(tmp_path / "yard", rows(0, "gate", top), traces(0, "gate", BATCHES))
+    assert '\n# "gate": its classes below 0.75% of the weight have ' in printed(capsys, root)
+    (camera,) = json.loads(printed(capsys, root, "--json"))["cameras"]
+    assert len(camera["classes"]) == 20
+    assert camera["more_classes"] == 130
 
 
 def test_classes_that_the_model_does_not_have_are_left_out(tmp_path: Path, capsys: Captured) -> None:
@@ -191,12 +219,53 @@ def test_a_root_in_an_object_store_is_read_as_the_same_folder(
     assert len(here["shortlists"]) == 2
 
 
-def test_an_output_without_rows_prints_its_head_alone(tmp_path: Path, capsys: Captured) -> None:
+def test_an_output_without_rows_is_said_below_the_head(tmp_path: Path, capsys: Captured) -> None:
     root = write(tmp_path / "yard", rows(0, "gate", [SURE]).slice(0, 0))
     text = printed(capsys, root)
     assert tables(text) == ()
     assert all(line.startswith("# ") for line in text.splitlines())
+    assert text.endswith("\n# there are no accepted images\n")
     assert json.loads(printed(capsys, root, "--json"))["cameras"] == []
+
+
+def test_a_time_without_images_is_said(tmp_path: Path, capsys: Captured) -> None:
+    root = yard(tmp_path / "yard", "gate")
+    text = printed(capsys, root, "--since", "2026-07-01T00:00:00Z")
+    assert text.endswith("\n# there are no accepted images of this time; correct --since or --until\n")
+    assert tables(text) == ()
+    assert json.loads(printed(capsys, root, "--json", "--until", "2026-05-01T00:00:00Z"))["cameras"] == []
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_more_shortlists_than_the_settings_take_are_said(
+    form: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = yard(tmp_path / "yard", "gate", "hall", "yard")
+    monkeypatch.setattr(scene, "MOST_SHORTLISTS", 3)
+    assert main(["shortlists", str(root), *form]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(scene, "MOST_SHORTLISTS", 2)
+    assert main(["shortlists", str(root), *form]) == 0
+    assert "these are 3 shortlists, and scene.shortlists takes 2: replace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_in_another_encoding_has_the_same_tables_in_ascii(
+    encoding: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = [(["héron", "snow ☃ 𝕒"], [0.75, 0.25])] * IMAGES
+    made = rows(0, "hall ☃", top, true_label=["zèbre"] * IMAGES)
+    root = write(tmp_path / "yard", made, traces(0, "hall ☃", BATCHES))
+    expected = tables(printed(capsys, root))
+    out = io.BytesIO()
+    with io.TextIOWrapper(out, encoding=encoding, newline="\n") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["shortlists", str(root)]) == 0
+        stream.flush()
+        text = out.getvalue().decode("ascii")
+    assert tables(text) == expected
+    assert (expected[0].streams, {*expected[0].classes}) == ("hall ☃", {"héron", "snow ☃ 𝕒"})
+    assert "'z\\u00E8bre' (1024)" in text
 
 
 @pytest.mark.parametrize(

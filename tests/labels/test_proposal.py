@@ -23,6 +23,7 @@ from adawise.labels.proposal import (
     LEAST_CONFIDENCE,
     LEAST_IMAGES,
     LEAST_WEIGHT,
+    MOST_LEFT_OUT,
     CameraEvidence,
     Proposal,
     SeenClass,
@@ -37,6 +38,7 @@ from tests.drift.answers import BEGIN_US, World, _table, labels_csv, write
 BATCH = 16
 BEGIN = datetime.fromtimestamp(BEGIN_US / 1e6, UTC)
 CAR, BOAT = SeenClass("car", 900, 700.0), SeenClass("boat", 100, 50.0)
+EVEN = tuple(SeenClass(f"class {number}", 5, 4.0) for number in range(200))
 ENOUGH = CameraEvidence("gate", LEAST_IMAGES, 63, 0, LEAST_CONFIDENCE, None, None, (CAR, BOAT))
 
 
@@ -76,12 +78,14 @@ def test_without_any_weight_nothing_but_labels_lists_a_class() -> None:
         ({"images": 0, "listed": 2_000}, "its 2,000 images were served under a shortlist"),
         ({"confidence": LEAST_CONFIDENCE - 0.001}, r"is \.649, and below \.650 a shortlist may lack classes"),
         ({"confidence": math.nan}, "the mean confidence of its images is –"),
-        ({"classes": (CAR,)}, "fewer than two classes"),
-        ({"classes": ()}, "fewer than two classes"),
+        ({"images": 160, "listed": 864}, "1,000 are needed, and 864 more that a shortlist served are no evidence"),
+        ({"classes": (CAR,)}, "it shows fewer than two classes"),
+        ({"classes": ()}, "it shows fewer than two classes"),
+        ({"classes": EVEN}, r"^its classes below 0\.75% of the weight have 100\.0% of it together, and above 10%"),
         ({"stream_id": "gate\n"}, "printable text alone"),
         ({"stream_id": ""}, "printable text alone"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_camera_without_enough_evidence_gets_the_reason_in_place_of_a_shortlist(
     changes: dict[str, Any], problem: str
@@ -96,6 +100,28 @@ def test_classes_that_the_models_do_not_have_are_not_listed_and_all_of_theirs_ne
     assert names(Proposal.of(camera, ["boat", "car", "bus"]).classes) == ["car", "boat"]
     assert "it shows every class" in Proposal.of(camera, ["boat", "car"]).problem
     assert not Proposal.of(camera).problem
+
+
+def test_classes_that_are_each_below_the_bound_may_have_a_tenth_of_the_weight_together_and_no_more() -> None:
+    rest = [SeenClass(f"class {number}", 1, MOST_LEFT_OUT / 20) for number in range(20)]
+    at = [replace(CAR, weight=0.5), replace(BOAT, weight=0.5001 - MOST_LEFT_OUT), *rest]
+    assert names(Proposal.of(replace(ENOUGH, classes=tuple(at))).classes) == ["car", "boat"]
+    above = Proposal.of(replace(ENOUGH, classes=(*at, SeenClass("bus", 1, 0.001))))
+    assert "have 10.1% of it together, and above 10% a shortlist may lack classes that it shows" in above.problem
+    assert not Proposal.of(replace(ENOUGH, classes=(*at, SeenClass("bus", 1, 0.001, labelled=1)))).problem
+
+
+def test_a_camera_that_was_served_as_other_classes_than_those_of_the_file_has_them_named() -> None:
+    strange = SeenClass("two\nlines", 7, 6.0)
+    wrong = Proposal.of(replace(ENOUGH, classes=(CAR, BOAT, strange)), ["cat", "dog"]).problem
+    assert wrong == (
+        "of the classes that it shows, model.classes has fewer than two; it was also served as 'car' (900), "
+        "'boat' (100), 'two\\nlines' (7)"
+    )
+    assert Proposal.of(ENOUGH, ["car", "dog"]).problem.endswith("it was also served as 'boat' (100)")
+    even = replace(ENOUGH, classes=(*EVEN, strange))
+    assert "and 196 more" in Proposal.of(even, ["cat", "dog"]).problem
+    assert "below 0.75% of the weight" in Proposal.of(even, [each.name for each in EVEN]).problem
 
 
 def test_what_is_left_out_is_what_images_were_served_as_the_most_frequent_first() -> None:

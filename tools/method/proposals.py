@@ -1,6 +1,6 @@
 """What a proposed shortlist is worth: points of accuracy if it is used unread, and the classes that it lacks.
 
-    python -m tools.method.proposals TABLE.npz... [--seeds N]
+    python -m tools.method.proposals TABLE.npz... [--seeds N] [--sizes N...]
 
 A camera shows some classes of a domain, drawn anew for each seed, for 200 batches of 16 images: uniformly, or by Zipf's
 law. Its shortlist is proposed from what the rows of these images would store, at alpha .5 without a card, as `adawise
@@ -82,11 +82,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("tables", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     args = parser.parse_args()
     tables = [read_table(path) for path in args.tables]
     print("| shown | domain | proposed | gain | worst camera | classes | lost |")
     print("|---|---|---|---|---|---|---|")
-    for size in SIZES:
+    for size in args.sizes:
         for is_zipf in (False, True):
             runs = {
                 table.name: [camera(table, size, seed, is_zipf=is_zipf) for seed in range(args.seeds)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import codecs
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
     from adawise.labels.proposal import Proposal
 
 _NAMED = 5  # classes that are left out
+_NAMED_IN_JSON = 20
 
 
 class ShortlistsCommand(Command):
     """Propose a shortlist for each camera: the classes that it can show, from what was predicted and labelled.
 
     It prints a [[scene.shortlists]] table for each camera, to be edited and put into adawise.toml. A class is listed if
-    it was predicted often and with confidence, or if an image has it as its label. Images that were served under a
-    shortlist are no evidence. Read the tables before they are used: what is not on a shortlist can no longer be
-    predicted. It changes nothing. Needs the extra `report` (pip install 'adawise[report]').
+    it was predicted often and with confidence, or if it is the label of an image and one of model.classes (without
+    these: a class that was predicted). Images that were served under a shortlist are no evidence. A camera that shows
+    very many classes gets the reason in place of a table. Read the tables before they are used: what is not on a
+    shortlist can no longer be predicted. It changes nothing. Needs the extra `report` (pip install 'adawise[report]').
     """
 
     name = "shortlists"
@@ -64,6 +68,7 @@ class ShortlistsCommand(Command):
         from adawise.app.prompts import read_lines
         from adawise.console import print_json, print_text
         from adawise.output.near import expect_outputs
+        from adawise.settings.scene import MOST_SHORTLISTS
         from adawise.text import separated
 
         expect_outputs([self.root])
@@ -83,11 +88,40 @@ class ShortlistsCommand(Command):
         with opened as found:
             proposals = (Proposal.of(camera, known) for camera in found.cameras)
             if self.as_json:
-                print_json(_document(self.root, found.labels, proposals))
+                document = _document(self.root, found.labels, proposals)
+                print_json(document)
+                tables = len(document["shortlists"])
             else:
-                for lines in _blocks(self.root, found.labels, self.labels, proposals):
-                    print_text("\n".join(lines))
+                print_text("\n".join(map(_encodable, self._head(found.labels, known))))
+                tables, is_empty = 0, True
+                for each in proposals:
+                    print_text("\n".join(map(_encodable, ["", *_block(each)])))
+                    tables, is_empty = tables + (not each.problem), False
+                if is_empty:
+                    print_text(f"# there are no accepted images{self._of_this_time}")
+        if tables > MOST_SHORTLISTS:
+            print_text(
+                f"these are {tables:,} shortlists, and scene.shortlists takes {MOST_SHORTLISTS:,}: replace the tables "
+                "of some cameras by one with a pattern that matches them all, or choose cameras by --streams",
+                sys.stderr,
+            )
         return 0
+
+    @property
+    def _of_this_time(self) -> str:
+        return " of this time; correct --since or --until" if self.since or self.until else ""
+
+    def _head(self, labels: Labels, known: Collection[str] | None) -> Iterator[str]:
+        from adawise.labels.join import NO_LABELS
+        from adawise.text import counted
+
+        yield f"# Proposed from {_quoted(self.root)} by `adawise shortlists`. Edit it before it is used: what is not on"
+        yield "# a shortlist can no longer be predicted (docs/guide/scene.md)."
+        if labels.labelled:
+            listed = "their classes are listed" if known is None else "those of model.classes are listed"
+            yield f"# {counted(labels.labelled, 'label')} of {_quoted(labels.source)}: {listed}."
+        if labels.notes != (NO_LABELS,):
+            yield from (f"# {line}" for line in "\n".join(labels.notes).splitlines())
 
 
 def _document(root: str, labels: Labels, proposals: Iterable[Proposal]) -> dict[str, Any]:
@@ -112,9 +146,10 @@ def _document(root: str, labels: Labels, proposals: Iterable[Proposal]) -> dict[
                         "labelled": seen.labelled,
                         "listed": is_listed,
                     }
-                    for is_listed, some in ((True, each.classes), (False, each.left_out))
+                    for is_listed, some in ((True, each.classes), (False, each.left_out[:_NAMED_IN_JSON]))
                     for seen in some
                 ],
+                "more_classes": max(len(each.left_out) - _NAMED_IN_JSON, 0),
             }
         )
         if not each.problem:
@@ -123,24 +158,8 @@ def _document(root: str, labels: Labels, proposals: Iterable[Proposal]) -> dict[
     return {"root": root, "labels": found, "shortlists": shortlists, "cameras": cameras}
 
 
-def _blocks(root: str, labels: Labels, file: str | None, proposals: Iterable[Proposal]) -> Iterator[list[str]]:
-    """Yield the lines of TOML of the head, and of each camera."""
-    from adawise.text import counted
-
-    head = [f"Proposed from {_quoted(root)} by `adawise shortlists`. Edit it before it is used: what is not on a"]
-    head += ["shortlist can no longer be predicted (docs/guide/scene.md)."]
-    if labels.labelled:
-        known = counted(labels.labelled, "label")
-        head += [f"{known} of {_quoted(labels.source)}: what they name is always listed."]
-    if labels.labelled or file is not None:
-        head += "\n".join(labels.notes).splitlines()
-    yield [f"# {line}" for line in head]
-    for each in proposals:
-        yield ["", *_block(each)]
-
-
 def _block(each: Proposal) -> Iterator[str]:
-    from adawise.text import counted
+    from adawise.text import counted, some
 
     camera = each.camera
     if each.problem:
@@ -150,9 +169,8 @@ def _block(each: Proposal) -> Iterator[str]:
     yield f"# {counted(camera.images, 'image')} in {counted(camera.batches, 'batch', 'batches')}{period}"
     if each.left_out:
         share = sum(seen.images for seen in each.left_out) / camera.images
-        named = ", ".join(f"{_quoted(seen.name)} ({seen.images:,})" for seen in each.left_out[:_NAMED])
-        more = len(each.left_out) - _NAMED
-        yield f"# left out: {share:.1%} of these images, served as {named}" + (f" and {more} more" if more > 0 else "")
+        named = some([f"{_quoted(seen.name)} ({seen.images:,})" for seen in each.left_out], _NAMED)
+        yield f"# left out: {share:.1%} of these images, served as {named}"
     if camera.listed:
         yield f"# no evidence: {counted(camera.listed, 'image')} that a shortlist served"
     yield "[[scene.shortlists]]"
@@ -176,6 +194,15 @@ def _quoted(text: str) -> str:
 def _escaped(character: str) -> str:
     if character in {'"', "\\"}:
         return f"\\{character}"
-    if character.isprintable():
-        return character
+    return character if character.isprintable() else _by_number(character)
+
+
+def _encodable(line: str) -> str:
+    """Return a line of TOML, in ASCII if the standard output is not UTF-8: a file in another encoding is not TOML."""
+    if codecs.lookup(sys.stdout.encoding).name == "utf-8":
+        return line
+    return "".join(each if each.isascii() else _by_number(each) for each in line)
+
+
+def _by_number(character: str) -> str:
     return f"\\u{ord(character):04X}" if ord(character) <= 0xFFFF else f"\\U{ord(character):08X}"

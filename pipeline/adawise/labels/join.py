@@ -17,6 +17,12 @@ import duckdb
 
 from adawise.labels.given import read_chain, read_labels
 
+NO_LABELS = (
+    "there are no labels of these images: give --labels FILE, collect them with `adawise labels`, or have the producer "
+    "send them"
+)
+"""The note where neither root nor producer has labels."""
+
 _NAMED = 5  # unknown classes that a note names
 
 _FROM_FILE = "truths.truth"
@@ -156,10 +162,7 @@ def label(
     notes += _of_counts(counts, rows, by_file=classes is not None)
     usable = [count for count in counts if count.accepted and count.known]
     if not counts and file is None:
-        notes.append(
-            "there are no labels of these images: give --labels FILE, collect them with `adawise labels`, or have "
-            "the producer send them"
-        )
+        notes.append(NO_LABELS)
     return Labels(_source(usable, named), sum(count.images for count in usable), tuple(notes))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from adawise.errors import SettingsError
 from adawise.output.read.rows import read_predictions, read_traces
-from adawise.text import counted, near_match, three
+from adawise.text import counted, near_match, some, three
 
 try:
     import duckdb
@@ -40,6 +40,13 @@ LEAST_CONFIDENCE = 0.65
 LEAST_WEIGHT = 0.0075
 """The smallest share of the weight of all classes with which a class is listed."""
 
+MOST_LEFT_OUT = 0.1
+"""The largest share of the weight that classes below `LEAST_WEIGHT` may have together for a shortlist to be proposed.
+
+Above it, a camera shows so many classes that each has little weight.
+"""
+
+_NAMED = 5  # classes that model.classes lacks
 _KEY = ("topic", "partition", "stream_id", "batch_number")
 _ROWS = (
     *(*_KEY, "offset", "index", "captured_at", "time", "status", "true_label"),
@@ -126,8 +133,9 @@ class Proposal:
     def of(cls, camera: CameraEvidence, known: Collection[str] | None = None) -> Proposal:
         """Return the proposal for a camera, of these classes alone (None: of any)."""
         pattern = pattern_of(camera.stream_id)
-        listed = proposed([each for each in camera.classes if known is None or each.name in known])
-        if problem := _problem(camera, listed, known) or ("" if pattern else _NO_PATTERN):
+        seen = [each for each in camera.classes if known is None or each.name in known]
+        listed = proposed(seen)
+        if problem := _problem(camera, seen, listed, known) or ("" if pattern else _NO_PATTERN):
             return cls(camera, pattern, (), problem)
         return cls(camera, pattern, listed)
 
@@ -142,15 +150,26 @@ class Proposal:
 _NO_PATTERN = "no pattern can name it: scene.shortlists takes printable text alone"
 
 
-def _problem(camera: CameraEvidence, listed: Sequence[SeenClass], known: Collection[str] | None) -> str:
-    """Return why there is no shortlist of these classes, or ""."""
+def _problem(
+    camera: CameraEvidence, seen: Sequence[SeenClass], listed: Sequence[SeenClass], known: Collection[str] | None
+) -> str:
+    """Return why there is no shortlist of `listed` out of `seen`, the camera's classes that are known; "" if none."""
     if camera.listed and not camera.images:
         return f"its {counted(camera.listed, 'image')} were served under a shortlist, and are no evidence of others"
     if camera.images < LEAST_IMAGES:
-        return f"{counted(camera.images, 'image')} are too few to propose a shortlist: {LEAST_IMAGES:,} are needed"
+        few = f"{counted(camera.images, 'image')} are too few to propose a shortlist: {LEAST_IMAGES:,} are needed"
+        return few + (f", and {camera.listed:,} more that a shortlist served are no evidence" if camera.listed else "")
     if not camera.confidence >= LEAST_CONFIDENCE:
         low = f"the mean confidence of its images is {three(camera.confidence)}"
         return f"{low}, and below {three(LEAST_CONFIDENCE)} a shortlist may lack classes that it shows"
+    weight = sum(each.weight for each in seen)
+    if (share := 1 - sum(each.weight for each in listed) / weight if weight else 0.0) > MOST_LEFT_OUT:
+        rest = f"its classes below {LEAST_WEIGHT:.2%} of the weight have {share:.1%} of it together"
+        return f"{rest}, and above {MOST_LEFT_OUT:.0%} a shortlist may lack classes that it shows"
+    unknown = [each for each in camera.classes if each.images and known is not None and each.name not in known]
+    if len(listed) < 2 and unknown:
+        named = some([f"{each.name!r} ({each.images:,})" for each in unknown], _NAMED)
+        return f"of the classes that it shows, model.classes has fewer than two; it was also served as {named}"
     if len(listed) < 2:
         return "it shows fewer than two classes, and a shortlist has two or more"
     if known is not None and len(listed) == len({*known}):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -358,6 +360,20 @@ def test_a_column_that_states_too_many_values_is_an_error_of_duckdb_at_once(tmp_
     more_rows_than_there_are(path)
     with duckdb.connect() as connection, pytest.raises(ChainError, match="adawise verify"), translated(str(tmp_path)):
         read_traces(tmp_path).relation(connection).fetchall()
+
+
+def test_ctrl_c_interrupts_a_query_as_it_does_python() -> None:
+    query = "SELECT sum(a.range * b.range) FROM range(1_000_000) a, range(10_000_000) b"  # takes hours
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    with duckdb.connect() as connection:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), translated("root"):
+            connection.execute(query)
+
+
+def test_another_runtime_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="something else"), translated("root"):
+        raise RuntimeError("something else")
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,17 @@ def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def translated(*roots: str) -> Iterator[None]:
-    """Raise ChainError, with the remedy, for values that DuckDB cannot hold and files that it cannot read."""
+    """Raise ChainError, with the remedy, for values that DuckDB cannot hold and files that it cannot read.
+
+    A query that Ctrl-C interrupts raises KeyboardInterrupt.
+    """
     try:
         yield
+    except RuntimeError as error:
+        # DuckDB takes the signal's KeyboardInterrupt, and raises this without a class or a cause of its own.
+        if type(error) is RuntimeError and str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
     except duckdb.ConversionException as error:
         first = str(error).strip().partition("\n")[0]
         raise ChainError(
