@@ -39,7 +39,7 @@ ALERT_SHARE = 0.05  # of AdawiseShortlistLacks
 Indices = npt.NDArray[np.int64]
 
 
-class Listed(NamedTuple):
+class ListedCamera(NamedTuple):
     """What is found of a camera under one shortlist.
 
     Attributes:
@@ -76,12 +76,12 @@ def off_list(
     return np.concatenate(found, axis=1)
 
 
-def judged(counted: Indices, labels: Indices, missing: int) -> Listed:
+def judged(counted: Indices, labels: Indices, missing: int) -> ListedCamera:
     """Return what the classes that count say; `missing` is -1 if the list is right."""
     of_class, off = labels == missing, counted >= 0
     images = np.bincount(counted[off], minlength=missing + 1)
     noted = images >= max(LACKING_IMAGES, LACKING_SHARE * len(counted))
-    return Listed(
+    return ListedCamera(
         share=float(off.mean()),
         of_class=float(off[of_class].mean()) if of_class.any() else np.nan,
         noted=float(noted.any()),
@@ -92,7 +92,7 @@ def judged(counted: Indices, labels: Indices, missing: int) -> Listed:
 
 def camera(
     table: LogitTable, seed: int, searching: Strategy, temperatures: Sequence[float]
-) -> list[tuple[Listed, Listed]]:
+) -> list[tuple[ListedCamera, ListedCamera]]:
     """Return what is found under the list that is right, and under the one that lacks a class, for each of `SURE`."""
     rng = np.random.default_rng([seed, SHOWN])
     z, labels = torch.from_numpy(table.logits.astype(np.float32)), np.asarray(table.labels, np.int64)
@@ -141,9 +141,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     runs = np.array(
         [[camera(table, seed, searching, temperatures) for seed in range(args.seeds)] for table in tables]
-    )  # [domains, cameras, len(SURE), 2, len(Listed)]
+    )  # [domains, cameras, len(SURE), 2, len(ListedCamera)]
     for sure, found in zip(SURE, np.moveaxis(runs, 2, 0), strict=True):
-        right, lacking = (Listed(*found[:, :, under].reshape(-1, len(Listed._fields)).mean(0)) for under in (0, 1))
+        right, lacking = (
+            ListedCamera(*found[:, :, under].reshape(-1, len(ListedCamera._fields)).mean(0)) for under in (0, 1)
+        )
         print(
             f"| {sure:g} | {right.share:.3f} | {found[:, :, 0, 0].max():.3f} | {right.noted:.1%} "
             f"| {right.alerted:.1%} | {lacking.share:.3f} | {lacking.of_class:.2f} | {lacking.noted:.0%} "
