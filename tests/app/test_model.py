@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from structlog.testing import capture_logs
 
-from adawise.app.model import ModelPair, adaptation, load_model, served_by
+from adawise.app.model import ModelPair, adaptation, load_model, prior_note, served_by
 from adawise.app.prompts import read_lines
 from adawise.card.card import Card, LabelBias, PairVerdict, make_card
 from adawise.errors import SettingsError
@@ -142,15 +141,15 @@ def test_a_card_that_late_labels_corrected_is_refused_beside_shortlists(model: M
 
 
 @pytest.mark.parametrize(
-    ("prior", "carded", "expected"), [("off", False, 0), ("beside", False, 1), ("beside", True, 0)]
+    ("prior", "carded", "warned"), [("off", False, False), ("beside", False, True), ("beside", True, False)]
 )
-def test_a_class_prior_without_a_card_is_warned_of(model: ModelPair, prior: str, carded: bool, expected: int) -> None:
+def test_a_class_prior_without_a_card_is_warned_of(model: ModelPair, prior: str, carded: bool, warned: bool) -> None:
     tree = settings(Path("unused")).model_dump() | {"scene": {"prior": prior}}
     tree["search"]["objective"] = "tsallis"
-    with capture_logs() as lines:
-        made = adaptation(Settings.model_validate(tree), replace(model, card=a_card(model) if carded else None))
-    assert [line["event"] for line in lines].count("prior_without_card") == expected
-    assert (made.prior_of is None) == (prior == "off")
+    chosen = Settings.model_validate(tree)
+    paired = replace(model, card=a_card(model) if carded else None)
+    assert (prior_note(chosen, paired) is not None) == warned
+    assert (adaptation(chosen, paired).prior_of is None) == (prior == "off")
 
 
 def test_a_class_prior_that_is_off_changes_no_fingerprint(model: ModelPair) -> None:

@@ -105,3 +105,5 @@ def test_a_replay_without_one_differs_by_the_corrected_labels_alone(plain: Path,
 def test_a_camera_goes_on_from_the_prior_of_its_state(recording: Path, beside: Path, tmp_path: Path) -> None:
     on = run(recording, tmp_path / "on", state_of=f"{beside}@{taken(7).isoformat()}", prior="beside")
     assert not compare(beside, on).differs
+    files = [*on.glob("predictions/**/*.parquet")]  # the first ones have no rows
+    assert all({*SCENE} <= {*pq.read_schema(file).names} for file in files)

@@ -110,8 +110,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
-    wanted = None if args.domains is None else args.domains.split(",")
-    tables = [table for table in read_tables(args.folder) if wanted is None or table.name in wanted]
+    tables = read_tables(args.folder, None if args.domains is None else args.domains.split(","))
     print(f"{len(tables)} domains, {args.seeds} cameras each, {IMAGES} images in batches of {args.batch}")
     print("| stream | served | scene_label | worst domain | gate | ECE: served | scene | recall of rare | its worst |")
     print("|---|---|---|---|---|---|---|---|---|")

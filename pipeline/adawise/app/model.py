@@ -215,6 +215,11 @@ _PRIOR_WITHOUT_CARD = (
 )
 
 
+def prior_note(settings: Settings, model: ModelPair) -> str | None:
+    """Return a note on a class prior that no card supports, or None."""
+    return _PRIOR_WITHOUT_CARD if settings.scene.prior != "off" and model.card is None else None
+
+
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     """Return the card of this pair and these classes that lies beside theta_1, if alpha is searched without a card."""
     theta_1 = settings.model.theta_1 or ""
@@ -242,8 +247,6 @@ def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     made = method(settings.search, model, top_k=settings.predict.top_k)
     if settings.scene.prior == "beside":
         made = replace(made, prior_of=digest_of(model.classes))
-        if model.card is None:
-            _log.warning("prior_without_card", note=_PRIOR_WITHOUT_CARD)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return among(made, shortlists(settings.scene, model.classes), settings.search, model)
 
@@ -299,7 +302,8 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         )
         if more["prior"]:
             plain = largest_bytes(key, points, observations, conditions, shortlists=more["shortlists"])
-            lower += f"; or set scene.prior to off: then a state takes up to {plain + MAX_STREAM_ID_BYTES} bytes"
+            room = _STATES_BYTES // (plain + MAX_STREAM_ID_BYTES)
+            lower += f"; or set scene.prior to off: then there is room for {room}"
         raise SettingsError(
             f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
             f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "

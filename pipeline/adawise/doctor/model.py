@@ -55,7 +55,15 @@ def pair(known: Known) -> CheckResult:
 
     Also check that the labels of alerts are classes.
     """
-    from adawise.app.model import CARD_LEFT_OUT, adaptation, card_left_out, card_note, identity_of, load_model
+    from adawise.app.model import (
+        CARD_LEFT_OUT,
+        adaptation,
+        card_left_out,
+        card_note,
+        identity_of,
+        load_model,
+        prior_note,
+    )
     from adawise.app.parts import alert_rules
     from adawise.app.precision import RootPrecision, choose_precision, precision_of_root
     from adawise.app.worker import describe, what_becomes_of_streams
@@ -95,6 +103,8 @@ def pair(known: Known) -> CheckResult:
             yield f"model.card {settings.model.card}: {note.text}"
         if beside := card_left_out(settings, model):
             yield f"{CARD_LEFT_OUT} = {json.dumps(str(beside), ensure_ascii=False)}"
+        if of_prior := prior_note(settings, model):
+            yield f"scene.prior: {of_prior}"
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (

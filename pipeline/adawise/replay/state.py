@@ -82,9 +82,18 @@ def root_of(state_of: str) -> str:
 
 
 def begin_chains(
-    store: Store, recorded: Mapping[TopicPartition, RecordedState], identity: TopicIdentity, writer: str
+    store: Store,
+    recorded: Mapping[TopicPartition, RecordedState],
+    identity: TopicIdentity,
+    writer: str,
+    *,
+    has_prior: bool,
 ) -> None:
-    """Begin the chains of an output with the recorded states. Those that have begun stay as they are."""
+    """Begin the chains of an output with the recorded states. Those that have begun stay as they are.
+
+    `has_prior`: the rows that follow have the columns of a class prior.
+    """
+    empty = schemas.as_stored(schemas.PREDICTIONS.empty_table(), has_prior=has_prior)
     now = datetime.now(UTC).isoformat()
     sink = claims.sink_id(store, created_at=now)
     for tp, state in recorded.items():
@@ -110,7 +119,7 @@ def begin_chains(
             states_of=state.name,
             lineage=Lineage(SegmentName(low_water)),
         )
-        data = segment.encode(schemas.PREDICTIONS.empty_table(), seeded)
+        data = segment.encode(empty, seeded)
         with suppress(AlreadyExists):
             store.create(layout.segment_key(tp, SegmentName(low_water)), data)
 

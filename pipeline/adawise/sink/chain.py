@@ -35,7 +35,7 @@ from uuid import uuid4
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, Publication, SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, columns, holes, invariant, layout, segment, served_by
+from adawise.sink import claims, columns, holes, invariant, layout, schemas, segment, served_by
 from adawise.sink.claims import beginning_name
 from adawise.sink.columns import results_of
 from adawise.sink.files import compacted_names, is_covered, read_bytes, segment_names
@@ -287,7 +287,8 @@ class SegmentChain:
             lineage=tip.lineage,
             publish_when=draft.publish_when,
         )
-        data = segment.encode(rows, footer, self._blocks[draft.tp])
+        stored = schemas.as_stored(rows, has_prior="scene.prior" in by.settings)
+        data = segment.encode(stored, footer, self._blocks[draft.tp])
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
 
     def _create(self, attempt: _Attempt) -> bool:

@@ -118,7 +118,7 @@ def _scene(predictions: Sequence[Predictions], sizes: Sequence[int], classes: pa
     absent = index < 0
     return {
         "scene_label": classes.take(pa.array(index, pa.int32(), mask=absent)),
-        "scene_confidence": pa.array(confidence, pa.float32(), mask=absent),
+        "scene_confidence": pa.array(confidence, pa.float32(), mask=absent | np.isnan(confidence)),
     }
 
 

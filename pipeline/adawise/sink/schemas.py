@@ -182,12 +182,15 @@ SCENE_ROWS = [
     _field(
         "scene_label",
         pa.string(),
-        "the class, corrected by what the camera has shown; null if not accepted, without scene.prior, and from "
-        "earlier versions",
+        "the class, corrected by what the camera has shown; null if not accepted, absent without scene.prior and in "
+        "rows of earlier versions",
         nullable=True,
     ),
     _field(
-        "scene_confidence", pa.float32(), "probability of scene_label, likewise corrected; null as that", nullable=True
+        "scene_confidence",
+        pa.float32(),
+        "probability of scene_label, likewise corrected; null or absent as that, and null if it is not finite",
+        nullable=True,
     ),
 ]
 
@@ -271,10 +274,15 @@ PREDICTIONS_DICTIONARY = [
 ]
 
 
-def as_stored(rows: pa.Table) -> pa.Table:
-    """Return rows of predictions without the columns of the class prior if none has one, as earlier versions wrote."""
+def as_stored(rows: pa.Table, *, has_prior: bool = False) -> pa.Table:
+    """Return rows as a file has them: without the columns of the class prior if no row has one, as in earlier versions.
+
+    With `has_prior` they stay, so that all segments of a worker with a prior have the same columns.
+    """
     scene = [column.name for column in SCENE_ROWS if column.name in rows.column_names]
-    return rows.drop_columns(scene) if all(rows[name].null_count == rows.num_rows for name in scene) else rows
+    if has_prior or any(rows[name].null_count < rows.num_rows for name in scene):
+        return rows
+    return rows.drop_columns(scene)
 
 
 def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:

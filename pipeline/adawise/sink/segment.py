@@ -164,7 +164,7 @@ class SegmentFooter:
 
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
-    """Return the file of a segment; `rows` have the schema `schemas.PREDICTIONS`.
+    """Return the file of a segment; `rows` have the schema `schemas.PREDICTIONS`, `as_stored`.
 
     `blocks` are those of the segment before it, which make this quick if few of many states have changed.
     """
@@ -185,7 +185,7 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_PAIRS] = _guarded(_stored(footer.switches))
     if footer.trace.num_rows:
         values[_LATER] = _guarded(_packed(footer.trace.select(later)))
-    return parquet(schemas.as_stored(rows), schemas.PREDICTIONS_DICTIONARY, values)
+    return parquet(rows, schemas.PREDICTIONS_DICTIONARY, values)
 
 
 def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:

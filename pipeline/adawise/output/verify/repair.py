@@ -213,7 +213,7 @@ class _Chain:
 
     def _create(self, footers: Sequence[SegmentFooter]) -> None:
         for footer in footers:
-            data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
+            data = segment.encode(schemas.as_stored(schemas.PREDICTIONS.empty_table()), footer)
             try:
                 self._store.create(footer.key, data)
             except AlreadyExists:

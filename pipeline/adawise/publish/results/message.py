@@ -45,8 +45,9 @@ Subject = TypeVar("Subject")
 class EventField(Generic[Subject]):
     """One field of a value: its name, Arrow type and description, and `of`, which computes it from subject and attempt.
 
-    `values` lists the values that a field of text may have, if they are few. An `optional` field is left out where it
-    is null: in JSON for each image, in Arrow where that holds for every image of the message.
+    `values` lists the values that a field of text may have, if they are few. The `optional` fields are left out
+    together where all of them are null: in JSON for each image, in Arrow where that holds for every image of the
+    message.
     """
 
     name: str
@@ -182,7 +183,7 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField(
         "scene_confidence",
         NUMBER,
-        "probability of scene_label, likewise corrected; absent as that",
+        "probability of scene_label, likewise corrected; absent as that, null if it is not finite",
         its("scene_confidence"),
         optional=True,
     ),
@@ -297,14 +298,18 @@ def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str)
     body: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
-        if value is not None or not field.optional:
-            body[field.name] = moment(value) if value is not None and field.kind is TIME else value
+        body[field.name] = moment(value) if value is not None and field.kind is TIME else value
+    optional = [field.name for field in fields if field.optional]
+    if all(body[name] is None for name in optional):
+        for name in optional:
+            del body[name]
     return body
 
 
 def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
     made = [(field, [_valid(field.of(result, attempt)) for result in results]) for field in FIELDS]
-    there = [(field, values) for field, values in made if not field.optional or any(v is not None for v in values)]
+    optional = [value for field, values in made if field.optional for value in values]
+    there = [each for each in made if not each[0].optional or any(value is not None for value in optional)]
     schema = pa.schema([ARROW_SCHEMA.field(field.name) for field, _ in there])
     columns = [pa.array(values, field.kind) for field, values in there]
     sink = pa.BufferOutputStream()
