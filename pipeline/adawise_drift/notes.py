@@ -6,16 +6,17 @@ and compacted files would call the rest complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from adawise.errors import ChainError
 from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, time_text
 from adawise.sink.served_by import ServedSettings
+from adawise.store.documents import Count, Document, Text, read_document
 from adawise_drift.changes.find import ALPHA
 from adawise_drift.changes.times import DAY_US, Clocks
 from adawise_drift.collect import Collected, Tables
@@ -28,7 +29,7 @@ _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras or gaps that are named one by one
 _BESIDE = 10_000  # offsets around a gap in which rows are looked for that say when it was
 _FOOTERS = """
-SELECT decode(value) AS facts FROM parquet_kv_metadata(?)
+SELECT file_name, value AS facts FROM parquet_kv_metadata(?)
 WHERE decode(key) IN ('adawise.segment', 'adawise.compacted') AND decode(value) NOT LIKE '%"gaps": []%'
 """
 _WHEN = """
@@ -127,6 +128,15 @@ def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, u
         yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {' '.join(roots)}` lists them"
 
 
+class _Facts(Document):
+    """What the footer of a segment or of a compacted file says of messages without rows."""
+
+    topic: Text
+    partition: Count
+    gaps: list[tuple[Count, Count] | tuple[Count, Count, Text]]
+    states_of: Text | None = None
+
+
 _WITH_OFFSETS = ("topic", "partition", "offset", "kafka_timestamp")
 
 
@@ -135,11 +145,14 @@ def _gaps(tables: Tables, rows: Rows) -> Iterator[tuple[TopicPartition, Gap, _Ne
     connection = tables.connection
     rows.relation(connection).create_view("served")  # which also opens the connection to the store
     found: list[tuple[TopicPartition, Gap]] = []
-    for (text,) in connection.execute(_FOOTERS, [list(rows.files)]).fetchall() if rows.files else ():
-        facts = json.loads(text)
-        if facts.get("states_of") is None:  # else they are what the other root has
-            tp = TopicPartition(facts["topic"], facts["partition"])
-            found += [(tp, Gap.of(stored)) for stored in facts["gaps"]]
+    for file, data in connection.execute(_FOOTERS, [list(rows.files)]).fetchall() if rows.files else ():
+        try:
+            facts = read_document(_Facts, data)
+            stated = [Gap.of(stored) for stored in facts.gaps]
+        except ValueError as error:
+            raise ChainError(f"{file}: its footer is damaged; `adawise verify` says what is lost") from error
+        if facts.states_of is None:  # else they are what the other root has
+            found += [(TopicPartition(facts.topic, facts.partition), gap) for gap in stated]
     for tp, gaps in groupby(sorted(found), key=lambda each: each[0]):
         for gap in joined(gap for _, gap in gaps):
             place = {"topic": tp.topic, "partition": tp.partition, "first": gap.first, "until": gap.until}
