@@ -129,7 +129,7 @@ def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, u
 
 
 class _Facts(Document):
-    """What the footer of a segment or of a compacted file says of messages without rows."""
+    """The part of the footer of a segment or of a compacted file that is about messages without rows."""
 
     topic: Text
     partition: Count
