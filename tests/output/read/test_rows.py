@@ -365,10 +365,14 @@ def test_a_column_that_states_too_many_values_is_an_error_of_duckdb_at_once(tmp_
 def test_ctrl_c_interrupts_a_query_as_it_does_python() -> None:
     query = "SELECT sum(a.range * b.range) FROM range(1_000_000) a, range(10_000_000) b"  # takes hours
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    with duckdb.connect() as connection:
-        timer.start()
-        with pytest.raises(KeyboardInterrupt), translated("root"):
-            connection.execute(query)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of xdist ignore it
+    try:
+        with duckdb.connect() as connection:
+            timer.start()
+            with pytest.raises(KeyboardInterrupt), translated("root"):
+                connection.execute(query)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_another_runtime_error_stays_what_it_is() -> None:
