@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -362,17 +360,9 @@ def test_a_column_that_states_too_many_values_is_an_error_of_duckdb_at_once(tmp_
         read_traces(tmp_path).relation(connection).fetchall()
 
 
-def test_ctrl_c_interrupts_a_query_as_it_does_python() -> None:
-    query = "SELECT sum(a.range * b.range) FROM range(1_000_000) a, range(10_000_000) b"  # takes hours
-    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of xdist ignore it
-    try:
-        with duckdb.connect() as connection:
-            timer.start()
-            with pytest.raises(KeyboardInterrupt), translated("root"):
-                connection.execute(query)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_query_that_ctrl_c_interrupted_ends_as_python_would() -> None:
+    with pytest.raises(KeyboardInterrupt), translated("root"):
+        raise RuntimeError("Query interrupted")  # as DuckDB raises it
 
 
 def test_another_runtime_error_stays_what_it_is() -> None:
