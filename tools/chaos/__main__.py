@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.brokers import ApacheKafka, broker_of
 from tests.models import write_pair
-from tests.processes import start_server
 from tools.chaos.run import Play, run
 from tools.chaos.schedule import FAULTS, Kind, schedule
 
@@ -33,7 +32,6 @@ def main() -> int:
         operators=args.operators,
     )
     print(f"# seed {args.seed}: {args.messages} messages, {args.faults} faults, {args.brokers} broker(s)", flush=True)
-    start_server("tools.chaos.actor")
     keep = nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="adawise-chaos-")
     with ApacheKafka(args.brokers) as kafka, keep as name:
         folder = Path(name)

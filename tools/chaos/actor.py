@@ -38,6 +38,7 @@ from adawise.settings import Settings
 from adawise.sink import claims
 from adawise.store.object_store import ObjectStore
 from adawise.store.store import LocalStore
+from tests.processes import start_server
 from tests.worker.process import Event, LoggingObserver
 
 REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
@@ -136,6 +137,7 @@ class Call:
 
 def begin(role: Role, *arguments: str, meet: Barrier | None = None) -> Call:
     """Start any other command in a process of the same kind; `meet` is where it waits for another one first."""
+    start_server(__name__)
     process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments, meet))
     process.start()
     return Call(process, role.log, meet)
@@ -213,6 +215,7 @@ class WorkerActor:
     rivalled: bool = False  # another has its seat: one of the two will be told to go
 
     def __post_init__(self) -> None:
+        start_server(__name__)
         context = multiprocessing.get_context("forkserver")
         self.link, theirs = context.Pipe()
         self._process = context.Process(target=play, args=(self.role, theirs), daemon=True)
