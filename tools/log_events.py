@@ -236,7 +236,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "The card of this pair and these classes is beside theta_1, and alpha is searched without it.",
         "Set model.card.",
     ),
-    "prior_without_card": LoggedEvent(
+    "prior_uncalibrated": LoggedEvent(
         "A class prior is learned from confidences that no card calibrates.",
         "Make a card, and name it as model.card.",
     ),

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from adawise.records import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor  # commands that read states do not load it
 
 _HALF_LIFE = 320.0  # images after which an image counts half
 _PASSES = 2  # of expectation and maximisation, for each batch

@@ -262,7 +262,7 @@ def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: Pai
 def _serving(settings: Settings, model: ModelPair) -> Serving:
     method = adaptation(settings, model)
     if (note := prior_note(settings, model)) is not None:
-        structlog.get_logger("worker").warning("prior_without_card", note=note)
+        structlog.get_logger("worker").warning("prior_uncalibrated", note=note)
     prepare = partial(model.classifier.prepare, method.strategy.reach)
     return Serving(method, ServedBy(model.classes, "", ""), prepare)
 
