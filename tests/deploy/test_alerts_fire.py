@@ -389,6 +389,20 @@ def test_fog_before_every_camera(own_broker: Broker, fleet: Fleet, tmp_path: Pat
     fired.add("AdawiseObjectiveJumps")
 
 
+def watches_a_street(fleet: Fleet, topic: Topic, weather: str) -> None:
+    """Publish 64 frames of a street camera between one query of the fleet and the next."""
+    camera, firsts, before = StreetCamera("camera", seed=3), itertools.count(0, 64), fleet.meanwhile
+
+    def meanwhile() -> None:
+        before()
+        first = next(firsts)
+        topic.produce(
+            Shot(0, b"camera", camera.jpeg(number, PRESETS[weather])[0]) for number in range(first, first + 64)
+        )
+
+    fleet.meanwhile = meanwhile
+
+
 def test_a_camera_that_shows_what_its_shortlist_lacks(
     own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]
 ) -> None:
@@ -398,20 +412,8 @@ def test_a_camera_that_shows_what_its_shortlist_lacks(
     changed["kafka"] |= {"topic": topic.name, "group": topic.name}
     changed["scene"] = {"shortlists": [{"streams": "*", "classes": [*CLASSES[:2]]}]}
     settings = Settings.model_validate(changed | {"http": {"port": port}})
-    camera = StreetCamera("camera", seed=3)
-
-    def shots(first: int) -> Iterator[Shot]:
-        for number in range(first, first + 64):
-            yield Shot(0, b"camera", camera.jpeg(number, PRESETS["clear"])[0])
-
     with at_work(fleet, Plan(settings, tmp_path / "log")):
-        firsts, taking = itertools.count(0, 64), fleet.meanwhile
-
-        def meanwhile() -> None:
-            taking()
-            topic.produce(shots(next(firsts)))
-
-        fleet.meanwhile = meanwhile
+        watches_a_street(fleet, topic, "clear")
         fleet.until_fires("AdawiseShortlistLacks")
     fired.add("AdawiseShortlistLacks")
 
@@ -429,20 +431,8 @@ def test_a_model_that_is_sure_and_wrong(own_broker: Broker, fleet: Fleet, tmp_pa
     changed = settings.model_dump(mode="json", exclude_unset=True)
     changed["kafka"] |= {"topic": topic.name, "group": topic.name}
     settings = Settings.model_validate(changed | {"http": {"port": port}})
-    camera = StreetCamera("camera", seed=3)
-
-    def shots(first: int) -> Iterator[Shot]:
-        for number in range(first, first + 64):
-            yield Shot(0, b"camera", camera.jpeg(number, PRESETS["night"])[0])
-
     with at_work(fleet, Plan(settings, tmp_path / "log")):
-        firsts, taking = itertools.count(0, 64), fleet.meanwhile
-
-        def meanwhile() -> None:
-            taking()
-            topic.produce(shots(next(firsts)))
-
-        fleet.meanwhile = meanwhile
+        watches_a_street(fleet, topic, "night")
         fleet.until_fires("AdawiseOverConfident")
     fired.add("AdawiseOverConfident")
 

@@ -12,31 +12,24 @@ temperatures that a card made of that domain would have.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adawise.adapt import search
-from adawise.adapt.objective import DEFAULT, NO_CARD
 from adawise.adapt.search import Strategy
-from adawise.adapt.shortlist import Shortlist, narrowed
-from adawise.adapt.strategies import strategy
-from adawise.app.parts import exploration
+from adawise.adapt.shortlist import Shortlist
 from adawise.card.calibration import fit_temperature
-from adawise.records import Selection
-from adawise.settings import SearchSettings
 from adawise.watch.status.facts import LACKING_IMAGES, LACKING_SHARE
 from adawise_lab.evaluate.tables import LogitTable, read_tables
+from tools.method.shortlists import Indices, default_search, outcomes
 
 SHOWN, BATCHES, IMAGES = 10, 40, 16
 SURE = (0.5, 0.7, 0.8, 0.9, 0.95)  # probabilities from which a first class counts as sure
 ALERT_SHARE = 0.05  # of AdawiseShortlistLacks
-Indices = npt.NDArray[np.int64]
 
 
 class ListedCamera(NamedTuple):
@@ -61,14 +54,8 @@ def off_list(
     z: Tensor, searching: Strategy, batches: Sequence[Indices], shortlist: Shortlist, temperatures: Sequence[float]
 ) -> Indices:
     """Return the class of each image that counts, else -1, `[len(SURE), images]`, for logits `[G, n, C]`."""
-    state, found = searching.initial(), []
-    for rows in batches:
-
-        def evaluate(requested: Mapping[int, Sequence[Selection]], rows: Indices = rows) -> dict[int, Tensor]:
-            return {j: torch.cat([z[j, rows[part]] for _, part in parts]) for j, parts in requested.items()}
-
-        (outcome,) = search.run([narrowed(searching.search(state, len(rows)), shortlist)], evaluate)
-        state = outcome.state
+    found = []
+    for outcome in outcomes(z, searching, batches, shortlist):
         assert outcome.among_all is not None
         p, first = (outcome.among_all / temperatures[outcome.index]).softmax(-1).max(-1)
         off = ~torch.isin(first, shortlist.columns)
@@ -125,14 +112,7 @@ def main() -> None:
         labels = torch.from_numpy(np.asarray(fitted.labels))
         temperatures = [fit_temperature(torch.from_numpy(z.astype(np.float32)), labels) for z in fitted.logits]
         print(f"temperatures {temperatures[0]:.2f} at alpha 0 to {temperatures[-1]:.2f} at alpha 1")
-    searching = strategy(
-        "warm",
-        alphas=tuple(tables[0].alphas),
-        objective=NO_CARD[DEFAULT],
-        context=DEFAULT,
-        alpha=SearchSettings().alpha,
-        exploration=exploration(SearchSettings()),
-    )
+    searching = default_search(tables[0].alphas)
     print(f"{', '.join(t.name for t in tables)}: {args.seeds} cameras each, {BATCHES} batches of {IMAGES}")
     print(
         "| sure from | right: share | worst camera | noted | alert | lacking: share | of that class | noted "

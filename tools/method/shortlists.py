@@ -11,7 +11,7 @@ of few classes are left out.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adawise.adapt import search
 from adawise.adapt.objective import DEFAULT, NO_CARD
-from adawise.adapt.search import Strategy
+from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.shortlist import Shortlist, narrowed
 from adawise.adapt.strategies import strategy
 from adawise.app.parts import exploration
@@ -35,11 +35,23 @@ WAYS = ("none", "prediction", "both")
 Indices = npt.NDArray[np.int64]
 
 
-def served(
+def default_search(alphas: Sequence[float]) -> Strategy:
+    """Return the search of a worker without a card, and with the default settings, on this grid."""
+    return strategy(
+        "warm",
+        alphas=tuple(alphas),
+        objective=NO_CARD[DEFAULT],
+        context=DEFAULT,
+        alpha=SearchSettings().alpha,
+        exploration=exploration(SearchSettings()),
+    )
+
+
+def outcomes(
     z: Tensor, searching: Strategy, batches: Sequence[Indices], shortlist: Shortlist | None
-) -> list[tuple[int, float]]:
-    """Return (alpha index, forwards an image) of each batch, for logits `[G, n, C]`."""
-    state, found = searching.initial(), []
+) -> Iterator[Outcome]:
+    """Yield what the search finds in each batch, one after the other, for logits `[G, n, C]`."""
+    state = searching.initial()
     for rows in batches:
 
         def evaluate(requested: Mapping[int, Sequence[Selection]], rows: Indices = rows) -> dict[int, Tensor]:
@@ -47,8 +59,7 @@ def served(
 
         (outcome,) = search.run([narrowed(searching.search(state, len(rows)), shortlist)], evaluate)
         state = outcome.state
-        found.append((outcome.index, outcome.forward_equivalents))
-    return found
+        yield outcome
 
 
 def judged(table: LogitTable, size: int, seed: int, searching: Strategy) -> dict[str, tuple[float, float]]:
@@ -59,7 +70,10 @@ def judged(table: LogitTable, size: int, seed: int, searching: Strategy) -> dict
     listed = Shortlist.of(own.tolist(), table.class_names)
     rows = np.flatnonzero(np.isin(labels, own))
     batches = [rng.choice(rows, IMAGES) for _ in range(BATCHES)]
-    plain, narrow = (served(z, searching, batches, shortlist) for shortlist in (None, listed))
+    plain, narrow = (
+        [(found.index, found.forward_equivalents) for found in outcomes(z, searching, batches, shortlist)]
+        for shortlist in (None, listed)
+    )
     among = z[:, :, listed.columns].argmax(-1)
     by_way = {"none": (plain, z.argmax(-1)), "prediction": (plain, listed.columns[among])}
     by_way["both"] = (narrow, listed.columns[among])
@@ -77,14 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     tables = [table for table in read_tables(args.folder) if len(table.class_names) >= 2 * SIZES[-1]]
-    searching = strategy(
-        "warm",
-        alphas=tuple(tables[0].alphas),
-        objective=NO_CARD[DEFAULT],
-        context=DEFAULT,
-        alpha=SearchSettings().alpha,
-        exploration=exploration(SearchSettings()),
-    )
+    searching = default_search(tables[0].alphas)
     print(f"{len(tables)} domains, {args.seeds} cameras each, {BATCHES} batches of {IMAGES}")
     print("| names | none | prediction | both | worst domain, both | forwards: none | both |")
     print("|---|---|---|---|---|---|---|")
