@@ -396,3 +396,4 @@ class BatchTrace:
     shortlist: str | None = None  # digest of the stream's shortlist; None if it may show every class
     off_list: Mapping[int, int] | None = None  # class index -> images that show it, surely; None without a shortlist
     scene_gate: float | None = None  # how far the class prior corrects, from 0 to 1; None without a prior
+    scene_smoothing: float | None = None  # how far neighbouring frames do; None without smoothing

@@ -14,6 +14,7 @@ from adawise.app.model import ModelPair, adaptation, load_model, prior_note, ser
 from adawise.app.prompts import read_lines
 from adawise.card.card import Card, LabelBias, PairVerdict, make_card
 from adawise.errors import SettingsError
+from adawise.ports import ServedBy
 from adawise.settings import Settings
 from tests.fixtures.making import settings
 
@@ -152,10 +153,20 @@ def test_a_class_prior_without_a_card_is_warned_of(model: ModelPair, prior: str,
     assert (adaptation(chosen, paired).prior_of is None) == (prior == "off")
 
 
-def test_a_class_prior_that_is_off_changes_no_fingerprint(model: ModelPair) -> None:
+def test_a_scene_that_is_off_changes_no_fingerprint(model: ModelPair) -> None:
+    def served(**scene: str) -> ServedBy:
+        return served_by(Settings.model_validate(settings(Path("unused")).model_dump() | {"scene": scene}), model)
+
     plain = served_by(settings(Path("unused")), model)
-    trees = [settings(Path("unused")).model_dump() | {"scene": {"prior": prior}} for prior in ("off", "beside")]
-    off, beside = (served_by(Settings.model_validate(tree), model) for tree in trees)
+    off, prior = served(prior="off", smoothing="off"), served(prior="beside")
+    both = served(prior="beside", smoothing="beside")
     assert (off.config_fingerprint, off.settings) == (plain.config_fingerprint, plain.settings)
-    assert beside.config_fingerprint != plain.config_fingerprint
-    assert {*beside.settings} - {*plain.settings} == {"scene.prior"}
+    assert len({plain.config_fingerprint, prior.config_fingerprint, both.config_fingerprint}) == 3
+    assert {*prior.settings} - {*plain.settings} == {"scene.prior"}
+    assert {*both.settings} - {*prior.settings} == {"scene.smoothing"}
+
+
+def test_frames_are_smoothed_where_the_setting_says_so(model: ModelPair) -> None:
+    for smoothing, expected in (("off", False), ("beside", True)):
+        tree = settings(Path("unused")).model_dump() | {"scene": {"prior": "beside", "smoothing": smoothing}}
+        assert adaptation(Settings.model_validate(tree), model).smooths is expected

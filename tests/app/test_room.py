@@ -14,10 +14,13 @@ def settings(streams: int | None = None, **search: object) -> Settings:
     return Settings.model_validate({"limits": limits, "search": search})
 
 
-@pytest.mark.parametrize("prior", ["off", "beside"])
+SCENES: list[dict[str, str]] = [{}, {"prior": "beside"}, {"prior": "beside", "smoothing": "beside"}]
+
+
+@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("strategy", ["warm", "botorch", "scratch", "grid", "fixed"])
-def test_the_default_has_room_for_the_states_of_each_strategy(strategy: str, prior: str) -> None:
-    chosen = Settings.model_validate({"search": {"strategy": strategy}, "scene": {"prior": prior}})
+def test_the_default_has_room_for_the_states_of_each_strategy(strategy: str, scene: dict[str, str]) -> None:
+    chosen = Settings.model_validate({"search": {"strategy": strategy}, "scene": scene})
     model._expect_room(chosen, "a key" * 40, 21)
 
 
@@ -41,9 +44,12 @@ def test_a_shorter_memory_has_room_for_more() -> None:
         model._expect_room(settings(most + 1, conditions=0), "key", 21)
 
 
-def test_where_a_class_prior_is_too_much_it_is_named() -> None:
-    chosen = Settings.model_validate({"limits": {"streams": 12_000}, "scene": {"prior": "beside"}})
-    with pytest.raises(SettingsError, match=r"or set scene\.prior to off: then there is room for [0-9]+") as refused:
+@pytest.mark.parametrize(
+    ("scene", "named"), [(SCENES[1], r"scene\.prior"), (SCENES[2], r"scene\.prior and scene\.smoothing")]
+)
+def test_where_a_scene_is_too_much_it_is_named(scene: dict[str, str], named: str) -> None:
+    chosen = Settings.model_validate({"limits": {"streams": 12_000}, "scene": scene})
+    with pytest.raises(SettingsError, match=rf"or set {named} to off: then there is room for [0-9]+") as refused:
         model._expect_room(chosen, "key", 21)
     most = int(str(refused.value).rsplit(" ", 1)[1].rstrip("."))
     model._expect_room(settings(most), "key", 21)

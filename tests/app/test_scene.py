@@ -101,3 +101,11 @@ def test_ten_thousand_shortlists_of_a_thousand_classes_are_checked() -> None:
     assert listed.columns.tolist() == [*range(10)]
     with pytest.raises(ValueError, match="at most 10000 shortlists"):
         SceneSettings.model_validate({"shortlists": [*tables, tables[0]]})
+
+
+def test_smoothing_without_a_class_prior_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "adawise.toml").write_text('[scene]\nsmoothing = "beside"\n')
+    with pytest.raises(SettingsError, match=r"(?s)scene\.smoothing.*set scene\.prior to beside too"):
+        read((), environ={}, folder=tmp_path).checked()
+    both = scene_in(tmp_path, '[scene]\nsmoothing = "beside"\nprior = "beside"\n')
+    assert (both.prior, both.smoothing) == ("beside", "beside")

@@ -70,11 +70,12 @@ def run(
     streams: str | None = None,
     shortlists: Sequence[Mapping[str, Any]] = (),
     prior: str = "off",
+    smoothing: str = "off",
 ) -> Path:
     """A replay, of two batches in a segment; returns the output."""
     tree = settings(Path("unused")).model_dump()
     tree["sink"] |= {"flush_rows": 2 * BATCH_IMAGES}
-    tree["scene"] = {"shortlists": shortlists, "prior": prior}
+    tree["scene"] = {"shortlists": shortlists, "prior": prior, "smoothing": smoothing}
     requested = ReplayRequest(
         settings=Settings.model_validate(tree),
         recording=str(recording),

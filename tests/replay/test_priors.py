@@ -107,3 +107,24 @@ def test_a_camera_goes_on_from_the_prior_of_its_state(recording: Path, beside: P
     assert not compare(beside, on).differs
     files = [*on.glob("predictions/**/*.parquet")]  # the first ones have no rows
     assert all({*SCENE} <= {*pq.read_schema(file).names} for file in files)
+
+
+@pytest.fixture(scope="module")
+def smoothed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(recording, tmp_path_factory.mktemp("runs") / "smoothed", prior="beside", smoothing="beside")
+
+
+def test_smoothed_labels_are_beside_rows_that_are_otherwise_the_same(
+    beside: Path, smoothed: Path, recording: Path, tmp_path: Path
+) -> None:
+    without, rows = (read_predictions(root).table().drop(["predicted_at"]) for root in (beside, smoothed))
+    assert rows.drop(SCENE).equals(without.drop(SCENE))
+    weights = read_traces(smoothed, columns=["scene_smoothing"]).table()["scene_smoothing"]
+    assert weights.null_count == 0
+    assert all(0.0 <= weight <= 1.0 for weight in weights.to_pylist())
+    assert read_traces(beside).table()["scene_smoothing"].null_count == 2 * BATCHES
+    assert [*verify(open_store(str(smoothed)))] == []
+    again = run(recording, tmp_path / "again", prior="beside", smoothing="beside")
+    state_of = f"{smoothed}@{taken(7).isoformat()}"
+    on = run(recording, tmp_path / "on", state_of=state_of, prior="beside", smoothing="beside")
+    assert not any(compare(smoothed, other).differs for other in (again, on))

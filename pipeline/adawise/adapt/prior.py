@@ -11,17 +11,17 @@ little to gain; and where the model is unsure of most images, because then it do
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from adawise.records import Predictions
+Array = npt.NDArray[np.float64]
 
-if TYPE_CHECKING:
-    from torch import Tensor  # commands that read states do not load it
+COUNT = np.dtype([("place", "<u4"), ("images", "<f4")])
+"""A count as a state keeps it: the index of its class, and an expected number of images."""
 
+_MOST = 1e6  # every number of a state is smaller
 _HALF_LIFE = 320.0  # images after which an image counts half
 _PASSES = 2  # of expectation and maximisation, for each batch
 _SMOOTHING = 30.0  # images that count as spread evenly over all classes
@@ -32,12 +32,41 @@ _SURE = (0.46, 0.56)  # mean confidence of the served predictions above chance, 
 KEPT = 64
 """The most classes whose counts are kept; the others share what is left evenly."""
 
-_MOST = 1e6  # every number of a prior is smaller
-_COUNT = np.dtype([("place", "<u4"), ("images", "<f4")])
-LARGEST = KEPT * _COUNT.itemsize
+LARGEST = KEPT * COUNT.itemsize
 """The most bytes of the kept counts."""
 
-Array = npt.NDArray[np.float64]
+
+def packed(counts: Array, most: int) -> tuple[bytes, float]:
+    """Return the largest counts, at most so many, with their classes in ascending order, and the sum of the others.
+
+    Args:
+        counts: expected numbers of images, `[C]`.
+        most: the number of counts that are kept, in single precision, as the sum is.
+    """
+    order = np.argsort(-counts, kind="stable")
+    kept = np.zeros(min(len(counts), most), COUNT)
+    kept["place"] = np.sort(order[:most])
+    kept["images"] = counts[kept["place"]]
+    return kept.tobytes(), float(np.float32(counts[np.sort(order[most:])].sum()))
+
+
+def unpacked(kept: bytes, rest: float, C: int) -> Array:
+    """Return the counts of all classes, `[C]`: those that are not kept share the rest evenly."""
+    counts = np.frombuffer(kept, COUNT)
+    others = C - len(counts)
+    found = np.full(C, rest / others if others > 0 else 0.0)
+    found[counts["place"]] = counts["images"]
+    return found
+
+
+def is_sound(kept: bytes, rest: float, most: int) -> bool:
+    """Return True if a camera can have these counts: what a damaged state holds may be anything."""
+    if len(kept) % COUNT.itemsize or len(kept) > most * COUNT.itemsize:
+        return False
+    counts = np.frombuffer(kept, COUNT)
+    numbers = np.array([*counts["images"], rest], np.float64)
+    ascending = np.diff(counts["place"].astype(np.int64), prepend=-1) > 0
+    return bool(ascending.all() and ((numbers >= 0.0) & (numbers < _MOST)).all())
 
 
 @dataclass(frozen=True)
@@ -60,12 +89,12 @@ class ClassPrior:
     @property
     def places(self) -> npt.NDArray[np.int64]:
         """The indices of the classes whose counts are kept."""
-        return np.frombuffer(self.kept, _COUNT)["place"].astype(np.int64)
+        return np.frombuffer(self.kept, COUNT)["place"].astype(np.int64)
 
     @property
     def counts(self) -> Array:
         """The expected numbers of images of these classes."""
-        return np.frombuffer(self.kept, _COUNT)["images"].astype(np.float64)
+        return np.frombuffer(self.kept, COUNT)["images"].astype(np.float64)
 
     @property
     def images(self) -> float:
@@ -76,19 +105,15 @@ class ClassPrior:
         """Return the prior after a batch with the probabilities `p`, `[N, C]`, which are finite."""
         N, C = p.shape
         faded = 0.5 ** (N / _HALF_LIFE)
-        counts, expected = self._dense(C) * faded, np.zeros(C)
+        counts, expected = unpacked(self.kept, self.rest, C) * faded, np.zeros(C)
         for _ in range(_PASSES):
             corrected = p * (counts + expected + _SMOOTHING / C)
             corrected /= corrected.sum(axis=1, keepdims=True)
             expected = corrected.sum(axis=0)
         counts += expected
-        order = np.argsort(-counts, kind="stable")
-        kept = np.zeros(min(C, KEPT), _COUNT)
-        kept["place"] = np.sort(order[:KEPT])
-        kept["images"] = counts[kept["place"]]
-        rest = counts[np.sort(order[KEPT:])].sum()
+        kept, rest = packed(counts, KEPT)
         confidence = self.confidence * faded + p.max(axis=1).sum()
-        return ClassPrior(self.classes, kept.tobytes(), float(np.float32(rest)), float(np.float32(confidence)))
+        return ClassPrior(self.classes, kept, rest, float(np.float32(confidence)))
 
     def gate(self, C: int) -> float:
         """Return how far the correction is open, from 0 (probabilities stay what they are) to 1, for C classes.
@@ -104,23 +129,28 @@ class ClassPrior:
         closed, opened = _SPREAD
         by_spread = math.log(closed / spread) / math.log(closed / opened)
         closed, opened = _SURE
-        by_confidence = ((self.confidence / images - 1.0 / C) / (1.0 - 1.0 / C) - closed) / (opened - closed)
+        by_confidence = (self.sureness(C) - closed) / (opened - closed)
         return min(max(by_spread, 0.0), 1.0) * min(max(by_confidence, 0.0), 1.0)
+
+    def sureness(self, C: int) -> float:
+        """Return the mean confidence above chance, over that of a sure model; there are two classes or more."""
+        return (self.confidence / self.images - 1.0 / C) / (1.0 - 1.0 / C)
+
+    def factors(self, C: int) -> Array:
+        """Return by how much the prior multiplies the probability of each class, `[C]`, as far as the gate is open."""
+        prior = unpacked(self.kept, self.rest, C) + _SMOOTHING / C
+        factors: Array = np.maximum(prior / prior.max(), _LEAST_SHARE) ** self.gate(C)
+        return factors
 
     def corrected(self, p: Array) -> Array:
         """Return the probabilities `p`, `[N, C]`, corrected by the prior as far as the gate is open."""
-        C = p.shape[1]
-        prior = self._dense(C) + _SMOOTHING / C
-        corrected: Array = p * np.maximum(prior / prior.max(), _LEAST_SHARE) ** self.gate(C)
+        corrected: Array = p * self.factors(p.shape[1])
         corrected /= corrected.sum(axis=1, keepdims=True)
         return corrected
 
     def is_sound(self) -> bool:
         """Return True if a camera can have this prior: what a damaged state holds may be anything."""
-        if len(self.kept) % _COUNT.itemsize or len(self.kept) > LARGEST:
-            return False
-        numbers = np.array([*self.counts, self.rest, self.confidence])
-        return bool((np.diff(self.places, prepend=-1) > 0).all() and ((numbers >= 0.0) & (numbers < _MOST)).all())
+        return is_sound(self.kept, self.rest, KEPT) and 0.0 <= self.confidence < _MOST
 
     def _entropy(self, C: int, images: float) -> float:
         """Return the entropy of the counts, nats (Shannon, 1948); those that are not kept are equal."""
@@ -131,46 +161,9 @@ class ClassPrior:
         share = self.rest / images
         return found - share * math.log(share / others) if share > 0.0 and others > 0 else found
 
-    def _dense(self, C: int) -> Array:
-        """Return the counts of all classes, `[C]`."""
-        kept = self.counts
-        others = C - len(kept)
-        counts = np.full(C, self.rest / others if others > 0 else 0.0)
-        counts[self.places] = kept
-        return counts
-
 
 def continued(prior: ClassPrior | None, classes: str, C: int) -> ClassPrior:
     """Return the prior to go on with among C classes with this digest: an empty one if it was learned among others."""
     if prior is None or prior.classes != classes or (prior.places >= C).any():
         return ClassPrior(classes)
     return prior
-
-
-def corrected(
-    prior: ClassPrior, predictions: Predictions, logits: Tensor, temperature: float, columns: Tensor | None
-) -> tuple[ClassPrior, Predictions, float]:
-    """Return the prior after a batch, the batch's predictions with what it makes of them, and its gate.
-
-    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and are corrected as `ClassPrior` says.
-    An image whose probabilities are not finite teaches nothing, and keeps its label.
-
-    Args:
-        prior: the prior before the batch.
-        predictions: the served predictions of the N images.
-        logits: `[N, K]` at the served alpha.
-        temperature: that of the served predictions.
-        columns: int64 `[K]`, the classes of the logits' columns; None: all classes.
-    """
-    p = (logits.double() / temperature).softmax(dim=-1).numpy()
-    finite = np.isfinite(p).all(axis=1)
-    if finite.any():
-        prior = prior.observed(p[finite])
-    gate = prior.gate(p.shape[1])
-    index, confidence = predictions.top_index[:, 0].copy(), predictions.top_probability[:, 0].copy()
-    if gate > 0.0:
-        q = prior.corrected(p[finite])
-        best = q.argmax(axis=1)
-        index[finite] = best if columns is None else columns.numpy()[best]
-        confidence[finite] = q[np.arange(len(best)), best]
-    return prior, replace(predictions, scene_index=index, scene_confidence=confidence), gate

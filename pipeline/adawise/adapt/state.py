@@ -27,6 +27,8 @@ from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.last_seen import UNREADABLE, LastSeen, damaged, last_seen_of, of_kind
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.prior import LARGEST, ClassPrior
+from adawise.adapt.smoothing import LARGEST as LARGEST_SMOOTHING
+from adawise.adapt.smoothing import STAYS, Smoothing
 from adawise.adapt.state_key import current_key
 from adawise.adapt.surrogate import KNOTS, Abridged, Array, Belief
 from adawise.errors import ChainError
@@ -48,6 +50,7 @@ _LATER: dict[str, Any] = {  # fields that early states lack: what held before th
     "conditions": None,
     "shortlist": "",
     "prior": None,
+    "smoothing": None,
 }
 _MOST = 2.0**53  # every number of a state is smaller
 _MOST_VARIANCE = 1e6  # nats^2
@@ -91,6 +94,7 @@ class StreamState:
         memory: the conditions of the stream.
         shortlist: the digest of the stream's shortlist (`adapt/shortlist.py`); "" for all classes.
         prior: which classes the stream shows; None where no class prior is learned. No search reads it.
+        smoothing: what the stream has shown last; None where nothing is smoothed, likewise.
 
     Example:
         >>> state = adawise.adapt_batch(pair, images[:8]).state
@@ -122,6 +126,7 @@ class StreamState:
     memory: Memory = field(default_factory=Memory)
     shortlist: str = ""
     prior: ClassPrior | None = None
+    smoothing: Smoothing | None = None
 
     @override
     def __repr__(self) -> str:
@@ -196,6 +201,8 @@ class StreamState:
             parts["shortlist"] = self.shortlist
         if self.prior is not None:
             parts["prior"] = _pack_prior(self.prior)
+        if self.smoothing is not None:
+            parts["smoothing"] = _pack_smoothing(self.smoothing)
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -239,6 +246,7 @@ class StreamState:
                 memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
                 shortlist=of_kind(str, parts["shortlist"]),
                 prior=None if parts["prior"] is None else _unpack_prior(*parts["prior"]),
+                smoothing=None if parts["smoothing"] is None else _unpack_smoothing(*parts["smoothing"]),
             )
             _check(state)
             return state
@@ -276,6 +284,7 @@ def _check(state: StreamState) -> None:
     _expect("conditions", state.memory.visits < _MOST)
     _expect("shortlist", re.fullmatch("(?:[0-9a-f]{12})?", state.shortlist) is not None)
     _expect("a class prior", state.prior is None or state.prior.is_sound())
+    _expect("smoothing", state.smoothing is None or state.smoothing.is_sound())
 
 
 def _check_disagreement(disagreement: Disagreement) -> None:
@@ -298,7 +307,14 @@ def _expect(what: str, holds: bool) -> None:
 
 
 def largest_bytes(
-    key: str, points: int, observations: int = 0, conditions: int = 0, *, shortlists: bool = False, prior: bool = False
+    key: str,
+    points: int,
+    observations: int = 0,
+    conditions: int = 0,
+    *,
+    shortlists: bool = False,
+    prior: bool = False,
+    smoothing: bool = False,
 ) -> int:
     """Return the size of the largest serialised state; in a footer, compressed, a state takes less.
 
@@ -309,6 +325,7 @@ def largest_bytes(
         conditions: conditions that the strategy keeps.
         shortlists: streams may have shortlists.
         prior: streams have a class prior.
+        smoothing: their frames are smoothed.
     """
     number, whole = -1.2345678901234567e-100, 10**15  # the longest texts that numbers have
     level = Level(number, number, whole)
@@ -334,6 +351,7 @@ def largest_bytes(
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
         shortlist="0" * 12 if shortlists else "",
         prior=ClassPrior("0" * 12, bytes(LARGEST), number, number) if prior else None,
+        smoothing=LARGEST_SMOOTHING if smoothing else None,
     )
     return len(state.to_bytes())
 
@@ -441,6 +459,18 @@ def _pack_prior(prior: ClassPrior) -> list[Any]:
 def _unpack_prior(classes: Any, kept: Any, rest: Any, confidence: Any) -> ClassPrior:
     data = base64.b64decode(of_kind(str, kept))
     return ClassPrior(of_kind(str, classes), data, of_kind(float, rest), of_kind(float, confidence))
+
+
+def _pack_smoothing(smoothing: Smoothing) -> list[str]:
+    kept = [base64.b64encode(some).decode() for some in (smoothing.last, smoothing.recent, smoothing.sketch)]
+    return [smoothing.classes, *kept, _encode(np.array([smoothing.rest, *smoothing.evidence, *smoothing.alike]), "<f4")]
+
+
+def _unpack_smoothing(classes: Any, last: Any, recent: Any, sketch: Any, numbers: Any) -> Smoothing:
+    seen, near, compared = (base64.b64decode(of_kind(str, some)) for some in (last, recent, sketch))
+    rest, *others = _decode(of_kind(str, numbers), "<f4").tolist()
+    evidence, alike = tuple(others[: len(STAYS)]), tuple(others[len(STAYS) :])
+    return Smoothing(of_kind(str, classes), seen, near, compared, rest, evidence, alike)
 
 
 def _pack_curve(curve: Abridged) -> str:

@@ -246,7 +246,7 @@ def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
     """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
     made = method(settings.search, model, top_k=settings.predict.top_k)
     if settings.scene.prior == "beside":
-        made = replace(made, prior_of=digest_of(model.classes))
+        made = replace(made, prior_of=digest_of(model.classes), smooths=settings.scene.smoothing == "beside")
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return among(made, shortlists(settings.scene, model.classes), settings.search, model)
 
@@ -292,7 +292,12 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
 
         points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps observations in place of a belief
     conditions = settings.search.conditions if settings.search.strategy in {"auto", "warm"} else 0
-    more = {"shortlists": bool(settings.scene.shortlists), "prior": settings.scene.prior != "off"}
+    scene = settings.scene
+    more = {
+        "shortlists": bool(scene.shortlists),
+        "prior": scene.prior != "off",
+        "smoothing": scene.smoothing != "off",
+    }
     size = largest_bytes(key, points, observations, conditions, **more) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams
     if streams * size > _STATES_BYTES:
@@ -303,7 +308,8 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
         if more["prior"]:
             plain = largest_bytes(key, points, observations, conditions, shortlists=more["shortlists"])
             room = _STATES_BYTES // (plain + MAX_STREAM_ID_BYTES)
-            lower += f"; or set scene.prior to off: then there is room for {room}"
+            named = "scene.prior and scene.smoothing" if more["smoothing"] else "scene.prior"
+            lower += f"; or set {named} to off: then there is room for {room}"
         raise SettingsError(
             f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
             f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "

@@ -59,3 +59,14 @@ class SceneSettings(Group):
         description="beside: learn from the predictions which classes each camera shows, and write the label corrected "
         "by that beside the served one, as scene_label (docs/guide/scene.md)",
     )
+    smoothing: Literal["off", "beside"] = Field(
+        default="off",
+        description="beside: correct scene_label by the frames before and after too, where the order of a camera's "
+        "frames says something; needs scene.prior (docs/guide/scene.md)",
+    )
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield the mistakes between the settings. See `Group`."""
+        if self.smoothing != "off" and self.prior == "off":
+            yield "smoothing", "it corrects what the class prior corrects; set scene.prior to beside too"

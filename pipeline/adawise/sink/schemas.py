@@ -177,6 +177,13 @@ SCENE = [
         "without scene.prior, and from earlier versions",
         nullable=True,
     ),
+    _field(
+        "scene_smoothing",
+        pa.float64(),
+        "how far scene_label was corrected by the frames before and after, from 0 (not at all) to 1; null without "
+        "scene.smoothing, and from earlier versions",
+        nullable=True,
+    ),
 ]
 SCENE_ROWS = [
     _field(

@@ -16,10 +16,11 @@ from torch import Tensor
 from adawise.adapt import search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.predict import predict
-from adawise.adapt.prior import ClassPrior, corrected
 from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.search import Outcome, Search, Strategy, forward_cost
 from adawise.adapt.shortlist import RESET, Shortlist, Shortlists, continued, narrowed, off_list
+from adawise.adapt.smoothing import Corrected, corrected
+from adawise.adapt.smoothing import continued as smoothing_continued
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
 from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions, Selection
@@ -46,6 +47,7 @@ class Adaptation:
         top_k: how many classes of each image are served.
         shortlists: which classes each stream can show.
         prior_of: digest of the classifier's classes, if a class prior corrects each stream's predictions; else None.
+        smooths: neighbouring frames correct them too, beside a class prior.
     """
 
     strategy: Strategy
@@ -54,6 +56,7 @@ class Adaptation:
     top_k: int
     shortlists: Shortlists = field(default_factory=Shortlists)
     prior_of: str | None = None
+    smooths: bool = False
 
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
         """Choose an alpha for each batch from its stream's state, and predict with it.
@@ -103,7 +106,7 @@ class Adaptation:
         results = [self._predict(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
         lacking = [self._off_list(outcome, shortlist) for outcome, shortlist in zip(outcomes, shortlists, strict=True)]
         scenes = [
-            self._scene(state.prior, outcome, predictions, shortlist)
+            self._scene(state, outcome, predictions, shortlist)
             for (state, _), outcome, predictions, shortlist in zip(begun, outcomes, results, shortlists, strict=True)
         ]
         now_us = time.time_ns() // 1_000
@@ -112,32 +115,41 @@ class Adaptation:
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, (state, _), outcome, scene, batch_statistics, shortlist, off in zip(
-            batches, begun, outcomes, scenes, statistics, shortlists, lacking, strict=True
+        for batch, (state, _), outcome, predictions, scene, batch_statistics, shortlist, off in zip(
+            batches, begun, outcomes, results, scenes, statistics, shortlists, lacking, strict=True
         ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
-            # A search that gave up its state, or was restarted, has a new one without a shortlist and a prior.
-            digest = shortlist.digest if shortlist else ""
-            prior, predictions, gate = scene
-            served = replace(outcome.state, served_index=outcome.index, shortlist=digest, prior=prior)
+            # A search that gave up its state, or was restarted, has a new one without a shortlist and a scene.
+            served = replace(
+                outcome.state,
+                served_index=outcome.index,
+                shortlist=shortlist.digest if shortlist else "",
+                prior=scene.prior if scene else None,
+                smoothing=scene.smoothing if scene else None,
+            )
             outcome = replace(outcome, state=served)
             trace = self._trace(batch, state, outcome, milliseconds, now_us, batch_statistics, off)
-            adapted.append(Adapted(predictions, replace(trace, scene_gate=gate), served, outcome.error))
+            if scene is not None:
+                predictions = scene.predictions
+                trace = replace(trace, scene_gate=scene.gate, scene_smoothing=scene.weight)
+            adapted.append(Adapted(predictions, trace, served, outcome.error))
         return adapted
 
     def _scene(
-        self, prior: ClassPrior | None, outcome: Outcome, predictions: Predictions, shortlist: Shortlist | None
-    ) -> tuple[ClassPrior | None, Predictions, float | None]:
-        """Return a stream's class prior after a batch, the predictions with what it makes of them, and its gate."""
+        self, state: StreamState, outcome: Outcome, predictions: Predictions, shortlist: Shortlist | None
+    ) -> Corrected | None:
+        """Return what a stream's scene makes of a batch; None without a class prior."""
         if self.prior_of is None:
-            return None, predictions, None
+            return None
         digest, columns = (shortlist.digest, shortlist.columns) if shortlist else (self.prior_of, None)
-        known = prior_continued(prior, digest, outcome.logits.shape[-1])
-        return corrected(known, predictions, outcome.logits, self.temperatures[outcome.index], columns)
+        C = outcome.logits.shape[-1]
+        smoothing = smoothing_continued(state.smoothing, digest, C) if self.smooths else None
+        known = prior_continued(state.prior, digest, C)
+        return corrected(known, smoothing, predictions, outcome.logits, self.temperatures[outcome.index], columns)
 
     def _restart(self, state: StreamState, images: int, shortlist: Shortlist | None) -> Search:
         return narrowed(self.strategy.restart(state, images), shortlist)

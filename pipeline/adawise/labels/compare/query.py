@@ -32,7 +32,7 @@ BATCH = (  # in the order in which they are reported
     *("last_offset", "images", "rejected", *(column.name for column in schemas.PIXELS)),
     *("reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
-    *("mean_confidence", "compared", "agreed", "class_counts", "off_list", "scene_gate"),
+    *("mean_confidence", "compared", "agreed", "class_counts", "off_list", "scene_gate", "scene_smoothing"),
 )
 _ROW_KEY = ("topic", "partition", "offset", "index")
 _BATCH_KEY = ("topic", "partition", "stream_id", "first_offset")
