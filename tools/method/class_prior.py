@@ -2,12 +2,11 @@
 
     python -m tools.method.class_prior FOLDER [--domains NAMES] [--seeds N] [--batch N] [--temperature T]
 
-A camera shows classes of a domain in batches of 16 images, or of `--batch`, all served at the alpha whose mean entropy
-over the domain is least; `--temperature` divides the logits first, so that below 1 the model is surer than it is here.
-A domain may have images of some of its classes only, and `control` and `zipf` show these. Kinds of stream: `control`,
-all of them, equally frequent; `few5` and so on, as many of them, equally frequent; `zipf`, all, of frequencies 1, 1/2,
-1/3 and so on; `changing`, five others every 192 images; `runs4-12` and so on, five, in runs of so many images of one
-class; `rare`, four common ones and two of 4 %, for which the recall of the two is given too.
+`adawise evaluate --scene.prior beside --shows few5` measures it beside strategies, in batches of 32. Here all images of
+a domain are served at the alpha whose mean entropy over the domain is least, in batches of 16 or of `--batch`, and
+`--temperature` divides the logits first, so that below 1 the model is surer than it is here. Cameras show what they
+show in `evaluate` (`adawise_lab.evaluate.camera`), 640 images each. In `control` it is every class that the domain has,
+equally often, and runs are of so many images of one class.
 """
 
 from __future__ import annotations
@@ -19,12 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from adawise.adapt.prior import Array, ClassPrior
+from adawise_lab.evaluate.camera import rare_images, shown
+from adawise_lab.evaluate.streams import RUN, Domain
 from adawise_lab.evaluate.tables import LogitTable, read_tables
 
-KINDS = ("control", "few1", "few5", "few10", "few25", "zipf", "changing", "rare", "runs4-12", "runs64-200")
+STREAMS = {  # name -> what a camera shows, the order, and the fewest and most images of a run
+    "control": ("few100000", "iid", RUN),
+    **{shows: (shows, "iid", RUN) for shows in ("few1", "few5", "few10", "few25", "zipf", "changing", "rare")},
+    "few5, runs of 4 to 12": ("few5", "runs", (4, 12)),
+    "few5, runs of 64 to 200": ("few5", "runs", (64, 200)),
+}
 IMAGES = 640
 _BINS = 15
-Places = npt.NDArray[np.int64]
 
 
 def probabilities(table: LogitTable, temperature: float) -> Array:
@@ -38,39 +43,6 @@ def probabilities(table: LogitTable, temperature: float) -> Array:
     return best
 
 
-def rows_of(kind: str, labels: Places, rng: np.random.Generator) -> tuple[Places, Places]:
-    """Return the rows that a camera shows, in order, and its rare classes."""
-    present = np.unique(labels)
-    rows = {int(c): np.flatnonzero(labels == c) for c in present}
-
-    def some(count: int) -> Places:
-        return rng.choice(present, min(count, len(present)), replace=False)
-
-    def drawn(classes: Places, shares: Array | None = None, images: int = IMAGES) -> list[int]:
-        return [rng.choice(rows[int(c)]) for c in rng.choice(classes, images, p=shares)]
-
-    rare = np.empty(0, np.int64)
-    if kind == "control":
-        found = drawn(present)
-    elif kind == "zipf":
-        shares = 1.0 / np.arange(1, len(present) + 1)
-        found = drawn(rng.permutation(present), shares / shares.sum())
-    elif kind == "changing":
-        found = [row for _ in range(0, IMAGES, 192) for row in drawn(some(5), images=192)][:IMAGES]
-    elif kind == "rare":
-        chosen = some(6)
-        shares = np.array([0.04, 0.04, *[0.92 / (len(chosen) - 2)] * (len(chosen) - 2)])
-        found, rare = drawn(chosen, shares), chosen[:2]
-    elif kind.startswith("runs"):
-        shortest, longest = map(int, kind.removeprefix("runs").split("-"))
-        chosen, found = some(5), []
-        while len(found) < IMAGES:
-            found += rng.choice(rows[int(rng.choice(chosen))], rng.integers(shortest, longest + 1)).tolist()
-    else:
-        found = drawn(some(int(kind.removeprefix("few"))))
-    return np.array(found[:IMAGES]), rare
-
-
 def calibration_error(p: Array, right: npt.NDArray[np.bool_]) -> float:
     """Return the expected calibration error of the largest probabilities, over 15 bins (Guo et al., 2017)."""
     confidence = p.max(axis=1)
@@ -78,19 +50,22 @@ def calibration_error(p: Array, right: npt.NDArray[np.bool_]) -> float:
     return float(np.abs(np.bincount(bins, right - confidence, _BINS)).sum() / len(p))
 
 
-def judged(table: LogitTable, kind: str, batch: int, seeds: int, temperature: float = 1.0) -> Array:
+def judged(table: LogitTable, stream: str, batch: int, seeds: int, temperature: float = 1.0) -> Array:
     """Return the means over cameras: accuracy of both, gate, calibration error of both, recall of rare ones of both."""
-    p, labels, found = probabilities(table, temperature), np.asarray(table.labels), []
+    p, found = probabilities(table, temperature), []
+    domain = Domain(table.name, np.arange(len(table)), np.asarray(table.labels))
+    shows, order, run = STREAMS[stream]
+    places = tuple(np.split(np.zeros(IMAGES, np.int64), range(batch, IMAGES, batch)))  # each an image of the domain
     for seed in range(seeds):
-        rows, rare = rows_of(kind, labels, np.random.default_rng([seed, KINDS.index(kind)]))
+        (batches,) = shown([places], shows, "stationary", order, [domain], seed=seed, run=run)
+        rare = rare_images(shows, [domain], seed=seed)
         prior, corrected, gates = ClassPrior(""), [], []
-        for start in range(0, IMAGES, batch):
-            some = p[rows[start : start + batch]]
-            prior = prior.observed(some)
-            corrected.append(prior.corrected(some))
+        for rows in batches:
+            prior = prior.observed(p[rows])
+            corrected.append(prior.corrected(p[rows]))
             gates.append(prior.gate(p.shape[1]))
-        truth, numbers = labels[rows], []
-        of_rare = np.isin(truth, rare)
+        rows, numbers = np.concatenate(batches), []
+        truth, of_rare = domain.labels[rows], np.isin(rows, rare)
         for q in (p[rows], np.concatenate(corrected)):
             right = q.argmax(axis=1) == truth
             recall = right[of_rare].mean() if of_rare.any() else np.nan
@@ -114,13 +89,13 @@ def main() -> None:
     print(f"{len(tables)} domains, {args.seeds} cameras each, {IMAGES} images in batches of {args.batch}")
     print("| stream | served | scene_label | worst domain | gate | ECE: served | scene | recall of rare | its worst |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for kind in KINDS:
-        domains = np.array([judged(table, kind, args.batch, args.seeds, args.temperature) for table in tables])
+    for stream in STREAMS:
+        domains = np.array([judged(table, stream, args.batch, args.seeds, args.temperature) for table in tables])
         was, _, gate, ece, its_ece = domains.mean(axis=0)[:5]
         gains, recalls = 100 * (domains[:, 1] - domains[:, 0]), 100 * (domains[:, 6] - domains[:, 5])
-        rare = f"{recalls.mean():+.1f} | {recalls.min():+.1f}" if kind == "rare" else " | "
+        rare = f"{recalls.mean():+.1f} | {recalls.min():+.1f}" if stream == "rare" else " | "
         gained = f"{gains.mean():+.1f} | {gains.min():+.1f}"
-        print(f"| {kind} | {was:.3f} | {gained} | {gate:.2f} | {ece:.3f} | {its_ece:.3f} | {rare} |")
+        print(f"| {stream} | {was:.3f} | {gained} | {gate:.2f} | {ece:.3f} | {its_ece:.3f} | {rare} |")
 
 
 if __name__ == "__main__":

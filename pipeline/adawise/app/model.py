@@ -209,15 +209,9 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
     return None if made_with == ours.id else CardNote("card_made_of_earlier_pixels", made_with, _EARLIER_PIXELS)
 
 
-_PRIOR_WITHOUT_CARD = (
-    "without a card, confidence is not calibrated: where it is too high, the class prior also corrects where the model "
-    "recognises nothing, and scene_label is then worse than label. `adawise card make` makes a card"
-)
-
-
 def prior_note(settings: Settings, model: ModelPair) -> str | None:
     """Return a note on a class prior that no card supports, or None."""
-    return _PRIOR_WITHOUT_CARD if settings.scene.prior != "off" and model.card is None else None
+    return advice.PRIOR_WITHOUT_CARD if settings.scene.prior != "off" and model.card is None else None
 
 
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:

@@ -26,6 +26,11 @@ _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
 _MOVED = 0.1  # share of images that become right or wrong between two alphas
 _LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
 _LEAST = 8  # images: fewer are not worth halving
+PRIOR_WITHOUT_CARD = (
+    "without a card, confidence is not calibrated: where it is too high, the class prior also corrects where the model "
+    "recognises nothing, and scene_label is then worse than label. `adawise card make` makes a card"
+)
+"""The note on a class prior that no card supports."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class EvaluateCommand(Command):
         *all_but("model", "on_change"),
         *all_but("search", "strategy", "forget_after_s"),
         *all_but("decode", "threads"),
+        *all_but("scene", "shortlists"),
         "log",
     )
     examples = (
@@ -46,6 +47,10 @@ class EvaluateCommand(Command):
         (
             "find the best search.price",
             "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price",
+        ),
+        (
+            "what a class prior brings to cameras that show five classes",
+            "evaluate --logits tables/ --calibrate val_mix --shows few5 --scene.prior beside",
         ),
         (
             "compare on a slow change between two domains",
@@ -92,6 +97,13 @@ class EvaluateCommand(Command):
     )
     orders: Text = _named(
         "iid,runs", "orders of a domain's images: iid, or runs of one class as cameras send them", "ORDERS"
+    )
+    shows: Text = _named(
+        "all",
+        "what cameras show: all, every class as the images come; few5, five classes, or another number, equally "
+        "frequent; zipf, every class, of frequencies 1, 1/2, 1/3; changing, five classes, and five others after every "
+        "192 images; rare, four common classes and two of 4 % each",
+        "CLASSES",
     )
     smooth: Text | None = optional(
         "domains between which a smooth stream moves and returns, such as a+b:c", metavar="FROM:TO"

@@ -21,6 +21,7 @@ from adawise_lab.evaluate.candidates import Candidate, objective_named, parse
 from adawise_lab.evaluate.references import BEST_FIXED, Visits, best_path, lag_batches, path_error, ways
 from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, OracleShare, PathRow, Result, Row
 from adawise_lab.evaluate.run import AlphaPath, Plan, TaskResult, run
+from adawise_lab.evaluate.scene import scene_figures
 from adawise_lab.evaluate.score import (
     Score,
     by_domain,
@@ -60,7 +61,9 @@ def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResul
         for order in plan.orders:
             mine = [run for run in runs if (run.task.kind, run.task.order) == (kind, order)]
             entries = [*_strategies(plan, mine), *_references(bench, plan, card, kind, order)]
-            rows += _rows(bench, plan, kind, order, entries)
+            scenes = scene_figures(bench, plan, mine)
+            made = enumerate(_rows(bench, plan, kind, order, entries))  # those of the candidates come first
+            rows += [replace(row, scene=scenes.get(number)) for number, row in made]
     everything = np.ones(bench.starts[-1])
     best = ref.best_fixed(bench, everything)
     return Result(
@@ -75,6 +78,7 @@ def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResul
         batch=plan.batch,
         tail_share=bench.tail_share,
         paths=tuple(_paths(bench, plan, runs)),
+        shows=plan.shows,
     )
 
 

@@ -12,13 +12,14 @@ import torch
 
 from adawise.app.machine import usable_cores
 from adawise.app.parts import exploration
-from adawise.card.advice import AUTO, advise, advised_alpha, in_words
+from adawise.card.advice import AUTO, PRIOR_WITHOUT_CARD, advise, advised_alpha, in_words
 from adawise.card.card import Card, make_card, read_card
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.settings import Settings
 from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
+from adawise_lab.evaluate.camera import ALL, check_shows
 from adawise_lab.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
 from adawise_lab.evaluate.result import Result, write_result
 from adawise_lab.evaluate.run import Plan, run
@@ -43,6 +44,7 @@ class EvaluateRequest:
         curve: run `warm` at every price, too.
         streams: kinds of stream.
         orders: orders of a domain's images.
+        shows: what cameras show of the classes.
         smooth: the groups of domains that a smooth stream moves between.
         seeds: streams of each kind and order.
         processes: processes at once; None: one for each core.
@@ -59,6 +61,7 @@ class EvaluateRequest:
     curve: bool = False
     streams: str = "short,long,stationary"
     orders: str = "iid,runs"
+    shows: str = ALL
     smooth: str | None = None
     seeds: int = 5
     processes: int | None = None
@@ -76,6 +79,7 @@ def evaluate(request: EvaluateRequest) -> Result:
     streams = [*request.streams.split(","), *(("smooth",) if request.smooth is not None else ())]
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
     orders = _known(request.orders.split(","), ORDERS, "--orders", "order")
+    check_shows(request.shows)
     candidates = _candidates(settings, request.strategies)
     if request.curve:
         at_every_price(candidates)  # raises here if there is nothing to vary, before tables are made
@@ -101,11 +105,15 @@ def evaluate(request: EvaluateRequest) -> Result:
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     groups = {} if request.group is None else group_names(request.group, tables)
     bench = Bench(tables, temperatures, groups, tail_share)
+    check_shows(request.shows, bench.domains)
     if bench.pixels is None and not set(kinds).isdisjoint((*RETURN, *CONTROLS)):
         without = [table.name for table in tables if table.pixels is None]
         _log.warning("pixels_missed", tables=without, note="warm runs without them, and remembers no condition")
     pair = None if request.smooth is None else smooth_groups(bench, request.smooth)
-    plan = Plan(candidates, kinds, orders, request.seeds, pair)
+    prior = settings.scene.prior == "beside"
+    if prior and card is None:
+        _log.warning("prior_uncalibrated", note=PRIOR_WITHOUT_CARD)
+    plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior)
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())
     if request.output is not None:
         write_result(request.output, result)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from adawise.console import finite
 from adawise.errors import SettingsError
+from adawise_lab.evaluate.camera import ALL
 
 FORMAT = 1
 Interval = tuple[float, float]
@@ -74,6 +75,41 @@ class OracleShare:
 
 
 @dataclass(frozen=True)
+class RareRecall:
+    """The recall of the rare classes of what cameras show: of the served label, of `scene_label`, and the difference.
+
+    It is the mean over domains, equally weighted.
+    """
+
+    served: float
+    scene: float
+    over_served: Difference
+
+
+@dataclass(frozen=True)
+class SceneFigures:
+    """The figures of `scene_label`, which a class prior corrects beside the served label of the same images.
+
+    Attributes:
+        accuracy: mean over domains, equally weighted, as is `ece`.
+        over_served: accuracy minus that of the served label.
+        gate: mean over batches of how far the correction is open, from 0 to 1.
+        worst_domain_gap: accuracy minus that of the served label, on the domain where it is lowest.
+        domains: accuracy by domain.
+        rare: where cameras show rare classes (`--shows rare`).
+    """
+
+    accuracy: float
+    over_served: Difference
+    ece: float
+    gate: float
+    worst_domain_gap: float
+    worst_domain: str
+    domains: Mapping[str, float]
+    rare: RareRecall | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One strategy (or reference) on one kind and order of streams, all seeds together.
 
@@ -96,6 +132,7 @@ class Row:
         price: the price of a row of `warm`, where prices are compared (`--curve`).
         over_set: accuracy minus that of the row at the price that is set; that row itself has None.
         way: by oracle that knows the condition, how far the row gets towards it; on streams whose conditions return.
+        scene: of a strategy, where a class prior ran beside it.
     """
 
     strategy: str
@@ -126,6 +163,7 @@ class Row:
     price: float | None = None
     over_set: Difference | None = None
     way: Mapping[str, OracleShare] = field(default_factory=dict)
+    scene: SceneFigures | None = None
 
     @property
     def is_other_price(self) -> bool:
@@ -177,7 +215,7 @@ class PathRow:
 class Result:
     """The whole result. `best_fixed` is (alpha, accuracy) in hindsight, over the domains as they are.
 
-    `tail_share` is what an image costs at a second alpha, as a share of a forward.
+    `tail_share` is what an image costs at a second alpha, as a share of a forward. `shows` is what cameras show.
     """
 
     alphas: tuple[float, ...]
@@ -191,12 +229,19 @@ class Result:
     batch: int
     tail_share: float
     paths: tuple[PathRow, ...]
+    shows: str = ALL
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON object, without the paths, which are as long as the streams."""
+        """Return the JSON object, without the paths, which are as long as the streams.
+
+        `shows` is in it unless it is "all", and `scene` is in the rows that have one.
+        """
+        shows = {} if self.shows == ALL else {"shows": self.shows}
+        rows = [asdict(row) for row in self.rows]
         return {
             "format": FORMAT,
-            "rows": [asdict(row) for row in self.rows],
+            **shows,
+            "rows": [{name: value for name, value in row.items() if (name, value) != ("scene", None)} for row in rows],
             "best_fixed": {"alpha": self.best_fixed[0], "accuracy": self.best_fixed[1]},
             "oracle": self.oracle,
             "split_half_oracle": self.split_half_oracle,

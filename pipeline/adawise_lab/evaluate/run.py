@@ -20,11 +20,16 @@ from joblib import Parallel, delayed
 
 from adawise.adapt import search
 from adawise.adapt.objective import Values
+from adawise.adapt.predict import predict
+from adawise.adapt.prior import ClassPrior, continued, corrected
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
+from adawise.adapt.shortlist import digest_of
 from adawise.card.card import Card
 from adawise.errors import FatalError
+from adawise.records import Predictions
 from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
+from adawise_lab.evaluate.camera import ALL, shown
 from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
 from adawise_lab.evaluate.score import Score, score
 from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, appearance_shifts, make_streams
@@ -44,7 +49,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of an evaluation: every candidate on every kind and order of streams with every seed."""
+    """The plan of an evaluation: every candidate on every kind and order of streams with every seed.
+
+    `shows` is what cameras show of the classes; with `prior`, a class prior runs beside every candidate.
+    """
 
     candidates: tuple[Candidate, ...]
     kinds: tuple[str, ...]
@@ -52,6 +60,8 @@ class Plan:
     seeds: int = 5
     smooth: Smooth | None = None  # indices of the bench's domains
     batch: int = BATCH
+    shows: str = ALL
+    prior: bool = False
 
     @property
     def tasks(self) -> list[Task]:
@@ -66,16 +76,18 @@ class Plan:
 
     def streams(self, bench: Bench, kind: str, order: str, seed: int) -> tuple[Stream, ...]:
         """Return the streams of a task; they are the same for all candidates."""
-        return make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
+        streams = make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
+        return shown(streams, self.shows, kind, order, bench.domains, seed=seed)
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The score and the path of a task."""
+    """The score and the path of a task, and the score of `scene_label` if a class prior ran beside it."""
 
     task: Task
     score: Score
     path: AlphaPath
+    scene: Score | None = None
 
 
 class Runner:
@@ -84,6 +96,7 @@ class Runner:
     def __init__(self, bench: Bench, plan: Plan, card: Card | None) -> None:
         self.bench, self._plan, self._card = bench, plan, card
         self._values: dict[str, tuple[Values, ...]] = {}
+        self._digests = {v: digest_of(t.class_names) for v, t in zip(bench.vocabularies, bench.tables, strict=True)}
         # Tasks come seed by seed, and every candidate gets the same streams.
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
 
@@ -94,7 +107,7 @@ class Runner:
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
         served = Served(bench)
         for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
-            state = strategy.initial()
+            state, prior = strategy.initial(), None
             shifts = appearance_shifts(task.kind, len(stream), seed=task.seed, stream=number)
             for k, ids in enumerate(stream):
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
@@ -105,7 +118,19 @@ class Runner:
                 )
                 served.add(number, ids, outcome)
                 state = outcome.state
-        return TaskResult(task, served.score(), served.path)
+                if self._plan.prior:
+                    prior = self._correct(prior, ids, outcome, served)
+        return TaskResult(task, served.score(), served.path, served.scene_score())
+
+    def _correct(self, prior: ClassPrior | None, ids: Ids, outcome: Outcome, served: Served) -> ClassPrior:
+        """Return a stream's class prior after a batch, as a worker does, and add what it makes of the batch."""
+        bench, logits, index = self.bench, outcome.logits, outcome.index
+        predictions = predict(logits, outcome.evaluated, index=index, temperatures=bench.temperatures, top_k=1)
+        digest = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]]
+        known = continued(prior, digest, logits.shape[-1])
+        known, predictions, gate = corrected(known, predictions, logits, bench.temperatures[index], None)
+        served.add_scene(ids, predictions, gate)
+        return known
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
@@ -189,7 +214,7 @@ def _run(shared: Shared, task: Task) -> TaskResult:
 class AlphaPath:
     """The path of alpha, one entry per batch, over one or more streams.
 
-    `stream` numbers the streams; `domain` is -1 if a batch mixes several.
+    `stream` numbers the streams; `domain` is -1 if a batch mixes several. `scene_gate` is empty without a class prior.
     """
 
     stream: list[int] = field(default_factory=list)
@@ -198,6 +223,7 @@ class AlphaPath:
     forward_equivalents: list[float] = field(default_factory=list)
     trigger: list[str] = field(default_factory=list)
     reset: list[str | None] = field(default_factory=list)
+    scene_gate: list[float] = field(default_factory=list)
 
 
 class Served:
@@ -209,6 +235,7 @@ class Served:
         self._ids: list[Ids] = []
         self._worth: list[Quality] = []
         self._pending: list[tuple[Ids, torch.Tensor, int]] = []  # ids [n], logits [n, C], alpha index
+        self._scenes: list[tuple[Ids, Predictions]] = []
         self.path = AlphaPath()
 
     def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
@@ -226,6 +253,24 @@ class Served:
         path.forward_equivalents.append(outcome.forward_equivalents)
         path.trigger.append(outcome.trigger)
         path.reset.append(outcome.reset)
+
+    def add_scene(self, ids: Ids, predictions: Predictions, gate: float) -> None:
+        """Add what the class prior makes of the next batch."""
+        self._scenes.append((ids, predictions))
+        self.path.scene_gate.append(gate)
+
+    def scene_score(self) -> Score | None:
+        """Return the score of `scene_label`, without NLL and cost; None without a class prior."""
+        if not self._scenes:
+            return None
+        ids = np.concatenate([ids for ids, _ in self._scenes])
+        index, confidence = (
+            np.concatenate([getattr(predictions, name) for _, predictions in self._scenes])
+            for name in ("scene_index", "scene_confidence")
+        )
+        unknown = np.full(len(ids), np.nan)
+        worth = Quality(index == self._bench.labels[ids], confidence.astype(np.float64), unknown)
+        return score(self._bench, ids, worth, unknown)
 
     def score(self) -> Score:
         """Return the score of all batches that were served."""

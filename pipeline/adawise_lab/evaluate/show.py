@@ -17,8 +17,9 @@ from rich.table import Table
 
 from adawise.page import NEEDS
 from adawise.text import shared_layers
+from adawise_lab.evaluate.camera import ALL
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
-from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row
+from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row, SceneFigures
 
 _VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
 _WIDE = 130  # terminal columns that the full table needs
@@ -31,11 +32,14 @@ def show(result: Result, console: Console) -> None:
     console.print(_domains(result))
     for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
-        title = f"{stream} streams, {order} order, seeds: {rows[0].seeds}"
+        shows = "" if result.shows == ALL else f", shows {result.shows}"
+        title = f"{stream} streams, {order} order{shows}, seeds: {rows[0].seeds}"
         named = [row for row in rows if not row.is_other_price]
         console.print(_accuracy(named, title, console.width, result.tail_share < 1.0))
         if any(not row.reference for row in named) and len(rows[0].groups) > 1:
             console.print(_groups(named))
+        if scenes := [(row, row.scene) for row in named if row.scene is not None]:
+            console.print(_scenes(scenes))
         if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
             console.print(_curve(priced, result.tail_share < 1.0))
 
@@ -150,6 +154,29 @@ def _groups(rows: Sequence[Row]) -> Table:
         if not row.reference:
             cells = [f"{_three(g.accuracy)} {100 * g.versus[BEST_FIXED]:+.1f}" for g in row.groups.values()]
             table.add_row(row.strategy, *cells)
+    return table
+
+
+def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
+    """Build the table of what a class prior makes of the predictions of each strategy."""
+    has_rare = any(scene.rare is not None for _, scene in scenes)
+    headers = ["served", "scene_label", "over\nserved", "worst\ndomain", "ECE\nserved", "ECE\nscene", "gate"]
+    headers += ["rare\nserved", "rare\nscene", "rare\nover"] if has_rare else []
+    title = "scene_label, corrected by the class prior: accuracy" + (", recall of rare classes" if has_rare else "")
+    table = _table(title, "strategy", headers)
+    for row, scene in scenes:
+        cells = [
+            _three(row.accuracy),
+            _three(scene.accuracy),
+            _difference(scene.over_served),
+            f"{100 * scene.worst_domain_gap:+.1f}",
+            _three(row.ece),
+            _three(scene.ece),
+            f"{scene.gate:.2f}",
+        ]
+        if scene.rare is not None:
+            cells += [_three(scene.rare.served), _three(scene.rare.scene), _difference(scene.rare.over_served)]
+        table.add_row(row.strategy, *cells)
     return table
 
 

@@ -50,9 +50,10 @@ _JUMPS, _JUMP_BATCHES = 3, 24  # visits; batches of a domain in total
 _SMOOTH_BATCHES = 200
 _RETURNING, _RETURNS, _RETURNING_BATCHES = 6, 12, 12  # domains, visits after the first ones, batches of one
 _DAYS, _DAY_BATCHES, _NIGHT_BATCHES, _WEATHERS, _WEATHER = 10, 16, 12, 4, 0.5  # the last: share of days with weather
-_CONTROL_BATCHES, _EXPOSURE_BATCHES, _PAN_BATCHES, _VIEWS, _ODD = 50, 12, 8, 3, 0.05
+PAN_BATCHES, VIEWS = 8, 3  # batches of one view, in turn
+_CONTROL_BATCHES, _EXPOSURE_BATCHES, _ODD = 50, 12, 0.05
 _BRIGHTER = np.array([0.6, 0.3, 0.0, 0.0, 0.4])  # added to the statistics, for about twice the light
-_RUN = (4, 12)  # images of one class, fewest and most; eight on average
+RUN = (4, 12)  # images of one class, fewest and most; eight on average
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def appearance_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt
     if kind == "brightness":
         return np.outer(np.sin(2 * np.pi * (at / batches + rng.uniform())), _BRIGHTER)
     if kind == "pan":
-        return rng.normal(0.0, 0.25, size=(_VIEWS, len(_BRIGHTER)))[at // _PAN_BATCHES % _VIEWS]
+        return rng.normal(0.0, 0.25, size=(VIEWS, len(_BRIGHTER)))[at // PAN_BATCHES % VIEWS]
     return None
 
 
@@ -211,10 +212,10 @@ def _control(
         return tuple(_odd(feeds, d, others, batch, rng) for _ in range(_CONTROL_BATCHES))
     if kind == "pan":
         classes = rng.permutation(np.unique(domains[d].labels))
-        views = [np.isin(domains[d].labels, part) for part in np.array_split(classes, _VIEWS)]
+        views = [np.isin(domains[d].labels, part) for part in np.array_split(classes, VIEWS)]
         seen = [replace(domains[d], ids=domains[d].ids[v], labels=domains[d].labels[v]) for v in views if v.any()]
         turned = [_feed(view, order, rng) for view in seen]
-        return tuple(_take(turned[b // _PAN_BATCHES % len(turned)], batch) for b in range(_CONTROL_BATCHES))
+        return tuple(_take(turned[b // PAN_BATCHES % len(turned)], batch) for b in range(_CONTROL_BATCHES))
     return _visits(feeds, [(d, _CONTROL_BATCHES)], batch)
 
 
@@ -255,7 +256,7 @@ def _in_runs(labels: npt.NDArray[np.int64], classes: Ids, shuffled: Ids, rng: np
         # time.
         shares = (left / missing).cumsum()
         c = int((shares / shares[-1]).searchsorted(rng.random(), side="right"))
-        run = images[c][taken[c] : taken[c] + int(rng.integers(_RUN[0], _RUN[1] + 1))]
+        run = images[c][taken[c] : taken[c] + int(rng.integers(RUN[0], RUN[1] + 1))]
         ordered.append(run)
         taken[c] += len(run)
         left[c] -= len(run)

@@ -17,7 +17,7 @@ from adawise_lab.evaluate.references import (
     SPLIT_HALF_ORACLE,
     ZERO_SHOT,
 )
-from adawise_lab.evaluate.result import Difference, Result, Row
+from adawise_lab.evaluate.result import Difference, Result, Row, SceneFigures
 
 DEFAULT = "warm"
 _HEADLINE = ("long", "iid")
@@ -73,6 +73,11 @@ class View:
     def strategies(self) -> tuple[Row, ...]:
         """The strategies, which see no labels; of one that ran at several prices, only the row at the set price."""
         return tuple(row for row in self.rows if not row.reference and not row.is_other_price)
+
+    @cached_property
+    def scenes(self) -> tuple[tuple[Row, SceneFigures], ...]:
+        """The strategies beside which a class prior ran, with its figures."""
+        return tuple((row, row.scene) for row in self.strategies if row.scene is not None)
 
     @cached_property
     def prices(self) -> tuple[Row, ...]:

@@ -166,6 +166,62 @@ def test_the_search_settings_are_those_of_every_strategy(tables: str, capsys: Ca
     assert [row["alpha"] for row in result["rows"][:2]] == [1.0, 0.0]
 
 
+def test_what_cameras_show_and_a_class_prior_are_in_the_result_where_they_are_set(
+    tables: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `fixed` is unsure of these tables, and six of ten classes are not few.
+    monkeypatch.setattr("adawise.adapt.prior._SURE", (0.0, 1e-6))
+    monkeypatch.setattr("adawise.adapt.prior._SPREAD", (4.0, 2.0))
+    flags = ("--logits", tables, *QUICK, "--strategies", "fixed,grid")
+    plain, shown = output_of(capsys, *flags), output_of(capsys, *flags, "--shows", "rare")
+    assert shown.keys() - plain.keys() == {"shows"}
+    assert not any("scene" in row for row in (*plain["rows"], *shown["rows"]))
+    (tmp_path / "adawise.toml").write_text('[scene]\nprior = "beside"\n')
+    for shows in ("few1", "rare"):
+        with capture_logs() as log:
+            result = output_of(capsys, *flags, "--shows", shows, "-o", "kept")
+        assert [event["event"] for event in log].count("prior_uncalibrated") == 1
+        assert result["shows"] == shows
+        assert json.loads((tmp_path / "kept" / "result.json").read_text()) == result
+        for row in result["rows"]:
+            assert ("scene" in row) == (not row["reference"])
+        for row in result["rows"][:2]:
+            scene = row["scene"]
+            assert scene["accuracy"] - row["accuracy"] == pytest.approx(scene["over_served"]["difference"])
+            low, high = scene["over_served"]["ci"]
+            assert low <= scene["over_served"]["difference"] <= high
+            assert 0.0 < scene["gate"] <= 1.0
+            assert scene["ece"] != row["ece"]
+            assert min(scene["domains"][d] - row["domains"][d] for d in row["domains"]) == scene["worst_domain_gap"]
+            assert (scene["rare"] is None) == (shows == "few1")
+        without = [{name: value for name, value in row.items() if name != "scene"} for row in result["rows"]]
+        if shows == "rare":
+            assert without == shown["rows"], "what is served is what it was"
+            rare = result["rows"][0]["scene"]["rare"]
+            assert rare["scene"] - rare["served"] == pytest.approx(rare["over_served"]["difference"])
+            assert rare["served"] != result["rows"][0]["accuracy"]
+        else:
+            assert result["rows"][0]["scene"]["over_served"]["ci"][0] > 0.05, "one class is learned"
+    with capture_logs() as log:
+        calibrated = output_of(capsys, *flags, "--shows", "few1", "--calibrate", "val_a")
+    assert "scene" in calibrated["rows"][0]
+    assert "prior_uncalibrated" not in [event["event"] for event in log]
+
+
+def test_people_see_what_cameras_show_and_what_the_class_prior_brings(tables: str, capsys: Captured) -> None:
+    flags = ("--logits", tables, *QUICK, "--strategies", "grid", "--scene.prior", "beside")
+    for shows, has_rare in (("rare", True), ("zipf", False)):
+        assert main(["evaluate", *flags, "--shows", shows]) == 0
+        out = capsys.readouterr().out
+        assert f"short streams, iid order, shows {shows}, seeds: 1" in out
+        (row,) = re.findall(r"scene_label, corrected by the class prior.*?\n +(grid [^\n]*)", out, re.DOTALL)
+        assert len(re.findall(r"[+-]?\d*\.\d+", row)) == (12 if has_rare else 8)  # an interval has two numbers
+    assert main(["evaluate", *flags[:-2]]) == 0
+    out = capsys.readouterr().out
+    assert "short streams, iid order, seeds: 1" in out
+    assert "scene" not in out
+
+
 def test_a_curve_is_run_and_told_and_drawn(tables: str, tmp_path: Path, capsys: Captured) -> None:
     flags = ("--logits", tables, *QUICK, "--strategies", "auto,grid", "--search.price", "0.04", "--curve")
     result = output_of(capsys, *flags, "-o", "kept")
@@ -208,6 +264,8 @@ def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: 
         (("--logits", "tables", "--strategies", "warm@atc"), "objective atc needs a card"),
         (("--logits", "tables", "--streams", "short,tall"), "there is no kind of stream 'tall'"),
         (("--logits", "tables", "--orders", "sorted"), "there is no order 'sorted'; expected iid, runs"),
+        (("--logits", "tables", "--shows", "few"), "a camera cannot show 'few'; expected all, zipf, changing, rare"),
+        (("--logits", "tables", "--scene.prior", "served"), "scene.prior"),
         (("--logits", "tables", "--streams", "smooth"), "smooth streams need two groups of domains"),
         (("--logits", "tables", "--smooth", "known_a"), "expected two groups of domains"),
         (("--logits", "tables", "--smooth", "known_a:new_b"), "there is no 'new_b' among known_a"),

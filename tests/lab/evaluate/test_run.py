@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from adawise.adapt.shortlist import digest_of
 from adawise.adapt.strategies.warm import Exploration
 from adawise.card.card import Card, make_card
 from adawise.clip.classifier import PairClassifier
@@ -67,6 +68,48 @@ def test_a_run_of_a_pair_with_shared_layers_serves_what_the_worker_serves_at_the
     whole, cut = (as_the_worker(shared, "warm", replace(card, tail_share=share)) for share in (1.0, shared.tail_share))
     assert shared.tail_share < 0.5
     assert sum(cut) > sum(whole), "cheaper probes are made more often"
+
+
+@pytest.mark.parametrize("strategy", ["warm", "fixed"])
+def test_the_class_prior_of_a_run_is_the_workers(
+    classifier: PairClassifier, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its label, confidence and gate, image by image, from one condition to the next and anew with each stream."""
+    # An untrained model is unsure of every image, and finds every class.
+    monkeypatch.setattr("adawise.adapt.prior._SURE", (0.0, 1e-6))
+    monkeypatch.setattr("adawise.adapt.prior._SPREAD", (4.0, 2.0))
+    (a, images_a), (b, images_b) = (table_of(classifier, name, seed) for name, seed in (("a", 1), ("b", 2)))
+    images, temperatures = torch.cat([images_a, images_b]), tuple(0.5 + alpha for alpha in ALPHAS)
+    bench = Bench((a, b), temperatures)
+    candidates = parse(strategy, objective="entropy", alpha=0.5, exploration=Exploration(every=3))
+    built = candidates[0].build(ALPHAS, objective_named("entropy", None), None)
+    adaptation = Adaptation(built, classifier, temperatures, top_k=1, prior_of=digest_of(CLASSES))
+    for kind in ("short", "stationary"):
+        plan = Plan(candidates, (kind,), ("runs",), seeds=1, shows="few1", prior=True)
+        (ran,) = run_here(bench, plan)
+        (without,) = run_here(bench, replace(plan, prior=False))
+        assert ran.scene is not None
+        assert without.scene is None
+        assert replace(ran.path, scene_gate=[]) == without.path
+        hits, confident, differ = np.zeros(len(images)), 0.0, 0
+        gates: list[float] = []
+        for stream in plan.streams(bench, kind, "runs", 0):
+            state = built.initial()
+            for ids in stream:
+                (adapted,) = adaptation.run([as_batch(images, ids)], [state])
+                state, predictions = adapted.state, adapted.predictions
+                assert predictions.scene_index is not None
+                assert predictions.scene_confidence is not None
+                np.add.at(hits, ids, predictions.scene_index == bench.labels[ids])
+                confident += predictions.scene_confidence.astype(np.float64).sum()
+                differ += int((predictions.scene_index != predictions.top_index[:, 0]).sum())
+                assert adapted.trace.scene_gate is not None
+                gates.append(adapted.trace.scene_gate)
+        assert np.array_equal(ran.scene.hits, hits)
+        assert np.array_equal(ran.scene.visits, ran.score.visits)
+        assert ran.path.scene_gate == gates
+        assert (hits.sum() - confident) == pytest.approx(ran.scene.bins[..., 1].sum(), rel=1e-9)
+        assert differ > 0
 
 
 def as_the_worker(classifier: PairClassifier, strategy: str, card: Card | None) -> list[float]:
