@@ -113,7 +113,8 @@ def evaluate(request: EvaluateRequest) -> Result:
     prior = settings.scene.prior == "beside"
     if prior and card is None:
         _log.warning("prior_uncalibrated", note=PRIOR_WITHOUT_CARD)
-    plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior)
+    smooths = settings.scene.smoothing == "beside"
+    plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior, smooths=smooths)
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())
     if request.output is not None:
         write_result(request.output, result)

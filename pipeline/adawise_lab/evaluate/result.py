@@ -93,10 +93,11 @@ class SceneFigures:
     Attributes:
         accuracy: mean over domains, equally weighted, as is `ece`.
         over_served: accuracy minus that of the served label.
-        gate: mean over batches of how far the correction is open, from 0 to 1.
+        gate: mean over batches of how far the class prior corrects, from 0 to 1.
         worst_domain_gap: accuracy minus that of the served label, on the domain where it is lowest.
         domains: accuracy by domain.
         rare: where cameras show rare classes (`--shows rare`).
+        smoothing: mean over batches of how far neighbouring frames correct; None without `scene.smoothing`.
     """
 
     accuracy: float
@@ -107,6 +108,7 @@ class SceneFigures:
     worst_domain: str
     domains: Mapping[str, float]
     rare: RareRecall | None = None
+    smoothing: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from joblib import Parallel, delayed
 from adawise.adapt import search
 from adawise.adapt.objective import Values
 from adawise.adapt.predict import predict
-from adawise.adapt.prior import ClassPrior, continued, corrected
+from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
 from adawise.adapt.shortlist import digest_of
+from adawise.adapt.smoothing import Corrected, corrected
+from adawise.adapt.smoothing import continued as smoothing_continued
 from adawise.card.card import Card
 from adawise.errors import FatalError
 from adawise.records import Predictions
@@ -51,7 +53,8 @@ class Task:
 class Plan:
     """The plan of an evaluation: every candidate on every kind and order of streams with every seed.
 
-    `shows` is what cameras show of the classes; with `prior`, a class prior runs beside every candidate.
+    `shows` is what cameras show of the classes; with `prior`, a class prior runs beside every candidate, and with
+    `smooths` neighbouring frames correct too.
     """
 
     candidates: tuple[Candidate, ...]
@@ -62,6 +65,7 @@ class Plan:
     batch: int = BATCH
     shows: str = ALL
     prior: bool = False
+    smooths: bool = False
 
     @property
     def tasks(self) -> list[Task]:
@@ -107,7 +111,7 @@ class Runner:
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
         served = Served(bench)
         for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
-            state, prior = strategy.initial(), None
+            state, scene = strategy.initial(), None
             shifts = appearance_shifts(task.kind, len(stream), seed=task.seed, stream=number)
             for k, ids in enumerate(stream):
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
@@ -119,18 +123,19 @@ class Runner:
                 served.add(number, ids, outcome)
                 state = outcome.state
                 if self._plan.prior:
-                    prior = self._correct(prior, ids, outcome, served)
+                    scene = self._correct(scene, ids, outcome, served)
         return TaskResult(task, served.score(), served.path, served.scene_score())
 
-    def _correct(self, prior: ClassPrior | None, ids: Ids, outcome: Outcome, served: Served) -> ClassPrior:
-        """Return a stream's class prior after a batch, as a worker does, and add what it makes of the batch."""
+    def _correct(self, scene: Corrected | None, ids: Ids, outcome: Outcome, served: Served) -> Corrected:
+        """Return what a stream's scene makes of a batch, as a worker does; `scene` is that of the batch before."""
         bench, logits, index = self.bench, outcome.logits, outcome.index
         predictions = predict(logits, outcome.evaluated, index=index, temperatures=bench.temperatures, top_k=1)
-        digest = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]]
-        known = continued(prior, digest, logits.shape[-1])
-        known, predictions, gate = corrected(known, predictions, logits, bench.temperatures[index], None)
-        served.add_scene(ids, predictions, gate)
-        return known
+        digest, C = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]], logits.shape[-1]
+        prior = prior_continued(scene and scene.prior, digest, C)
+        smoothing = smoothing_continued(scene and scene.smoothing, digest, C) if self._plan.smooths else None
+        found = corrected(prior, smoothing, predictions, logits, bench.temperatures[index], None)
+        served.add_scene(ids, found)
+        return found
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
@@ -214,7 +219,8 @@ def _run(shared: Shared, task: Task) -> TaskResult:
 class AlphaPath:
     """The path of alpha, one entry per batch, over one or more streams.
 
-    `stream` numbers the streams; `domain` is -1 if a batch mixes several. `scene_gate` is empty without a class prior.
+    `stream` numbers the streams; `domain` is -1 if a batch mixes several. `scene_gate` is empty without a class prior,
+    `scene_smoothing` without smoothing.
     """
 
     stream: list[int] = field(default_factory=list)
@@ -224,6 +230,7 @@ class AlphaPath:
     trigger: list[str] = field(default_factory=list)
     reset: list[str | None] = field(default_factory=list)
     scene_gate: list[float] = field(default_factory=list)
+    scene_smoothing: list[float] = field(default_factory=list)
 
 
 class Served:
@@ -254,10 +261,12 @@ class Served:
         path.trigger.append(outcome.trigger)
         path.reset.append(outcome.reset)
 
-    def add_scene(self, ids: Ids, predictions: Predictions, gate: float) -> None:
-        """Add what the class prior makes of the next batch."""
-        self._scenes.append((ids, predictions))
-        self.path.scene_gate.append(gate)
+    def add_scene(self, ids: Ids, scene: Corrected) -> None:
+        """Add what the scene makes of the next batch."""
+        self._scenes.append((ids, scene.predictions))
+        self.path.scene_gate.append(scene.gate)
+        if scene.weight is not None:
+            self.path.scene_smoothing.append(scene.weight)
 
     def scene_score(self) -> Score | None:
         """Return the score of `scene_label`, without NLL and cost; None without a class prior."""

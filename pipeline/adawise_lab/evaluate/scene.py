@@ -40,11 +40,13 @@ def scene_figures(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Mappi
         gaps = every.scene[number] - every.served[number]
         worst = int(np.nanargmin(gaps))
         accuracies = zip(bench.tables, every.scene[number], strict=True)
+        mine = [run for run in runs if run.task.candidate == number]
         found[number] = SceneFigures(
             accuracy=mean(every.scene[number]),
             over_served=every.difference(number),
             ece=mean(calibration_error(bench, every.scores[number])),
-            gate=fmean(gate for run in runs if run.task.candidate == number for gate in run.path.scene_gate),
+            gate=fmean(gate for run in mine for gate in run.path.scene_gate),
+            smoothing=fmean(weight for run in mine for weight in run.path.scene_smoothing) if plan.smooths else None,
             worst_domain_gap=float(gaps[worst]),
             worst_domain=bench.tables[worst].name,
             domains={table.name: float(accuracy) for table, accuracy in accuracies if not np.isnan(accuracy)},

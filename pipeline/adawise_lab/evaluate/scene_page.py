@@ -23,7 +23,8 @@ def section(among: Sequence[View], shows: str) -> Section:
     return Section(
         "scene",
         "What the camera shows, learned",
-        f"Beside each strategy, a class prior learns from its predictions which classes a camera shows (scene.prior). "
+        f"Beside each strategy, a class prior learns from its predictions which classes a camera shows (scene.prior), "
+        f"and neighbouring frames correct each other where scene.smoothing is set. "
         f"Here a camera shows {in_words(shows)}. Points are those of scene_label over the served label on the same "
         f"images, with {LEVEL} intervals. The gate is how far the correction is open, from 0 to 1, as the mean over "
         f"batches.{rare}",
@@ -76,7 +77,9 @@ def _reading(view: View) -> str:
 
 def _table(view: View) -> Table:
     has_rare = any(scene.rare is not None for _, scene in view.scenes)
+    smooths = any(scene.smoothing is not None for _, scene in view.scenes)
     headers = ["served", "scene_label", "− served", "worst domain", "ECE served", "ECE scene", "mean gate"]
+    headers += ["mean smoothing"] if smooths else []
     headers += ["rare served", "rare scene", "− rare served"] if has_rare else []
     lines = [
         Line(row.strategy, tuple(_cells(row, scene)), "served" if row is view.served else "strategy")
@@ -97,6 +100,8 @@ def _cells(row: Row, scene: SceneFigures) -> list[Cell]:
         Cell(three(scene.ece)),
         Cell(two(scene.gate)),
     ]
+    if scene.smoothing is not None:
+        cells.append(Cell(two(scene.smoothing)))
     if (rare := scene.rare) is not None:
         cells += [Cell(three(rare.served)), Cell(three(rare.scene)), difference_cell(rare.over_served)]
     return cells

@@ -161,6 +161,8 @@ def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
     """Build the table of what a class prior makes of the predictions of each strategy."""
     has_rare = any(scene.rare is not None for _, scene in scenes)
     headers = ["served", "scene_label", "over\nserved", "worst\ndomain", "ECE\nserved", "ECE\nscene", "gate"]
+    smooths = any(scene.smoothing is not None for _, scene in scenes)
+    headers += ["smooth-\ning"] if smooths else []
     headers += ["rare\nserved", "rare\nscene", "rare\nover"] if has_rare else []
     title = "scene_label, corrected by the class prior: accuracy" + (", recall of rare classes" if has_rare else "")
     table = _table(title, "strategy", headers)
@@ -173,6 +175,7 @@ def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
             _three(row.ece),
             _three(scene.ece),
             f"{scene.gate:.2f}",
+            *([] if scene.smoothing is None else [f"{scene.smoothing:.2f}"]),
         ]
         if scene.rare is not None:
             cells += [_three(scene.rare.served), _three(scene.rare.scene), _difference(scene.rare.over_served)]

@@ -70,29 +70,32 @@ def test_a_run_of_a_pair_with_shared_layers_serves_what_the_worker_serves_at_the
     assert sum(cut) > sum(whole), "cheaper probes are made more often"
 
 
-@pytest.mark.parametrize("strategy", ["warm", "fixed"])
-def test_the_class_prior_of_a_run_is_the_workers(
-    classifier: PairClassifier, strategy: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("strategy", "smooths"), [("warm", False), ("warm", True), ("fixed", True)])
+def test_the_scene_of_a_run_is_the_workers(
+    classifier: PairClassifier, strategy: str, smooths: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its label, confidence and gate, image by image, from one condition to the next and anew with each stream."""
     # An untrained model is unsure of every image, and finds every class.
     monkeypatch.setattr("adawise.adapt.prior._SURE", (0.0, 1e-6))
     monkeypatch.setattr("adawise.adapt.prior._SPREAD", (4.0, 2.0))
+    for name, value in (("_SURE", (0.0, 1e-6)), ("_ALIKE", (5.0, 4.0)), ("_ODDS", 1e-12)):
+        monkeypatch.setattr(f"adawise.adapt.smoothing.{name}", value)
     (a, images_a), (b, images_b) = (table_of(classifier, name, seed) for name, seed in (("a", 1), ("b", 2)))
     images, temperatures = torch.cat([images_a, images_b]), tuple(0.5 + alpha for alpha in ALPHAS)
     bench = Bench((a, b), temperatures)
     candidates = parse(strategy, objective="entropy", alpha=0.5, exploration=Exploration(every=3))
     built = candidates[0].build(ALPHAS, objective_named("entropy", None), None)
-    adaptation = Adaptation(built, classifier, temperatures, top_k=1, prior_of=digest_of(CLASSES))
+    adaptation = Adaptation(built, classifier, temperatures, 1, prior_of=digest_of(CLASSES), smooths=smooths)
     for kind in ("short", "stationary"):
-        plan = Plan(candidates, (kind,), ("runs",), seeds=1, shows="few1", prior=True)
+        plan = Plan(candidates, (kind,), ("runs",), seeds=1, shows="few1", prior=True, smooths=smooths)
         (ran,) = run_here(bench, plan)
-        (without,) = run_here(bench, replace(plan, prior=False))
+        (without,) = run_here(bench, replace(plan, prior=False, smooths=False))
         assert ran.scene is not None
         assert without.scene is None
-        assert replace(ran.path, scene_gate=[]) == without.path
+        assert replace(ran.path, scene_gate=[], scene_smoothing=[]) == without.path
         hits, confident, differ = np.zeros(len(images)), 0.0, 0
         gates: list[float] = []
+        weights: list[float] = []
         for stream in plan.streams(bench, kind, "runs", 0):
             state = built.initial()
             for ids in stream:
@@ -105,9 +108,13 @@ def test_the_class_prior_of_a_run_is_the_workers(
                 differ += int((predictions.scene_index != predictions.top_index[:, 0]).sum())
                 assert adapted.trace.scene_gate is not None
                 gates.append(adapted.trace.scene_gate)
+                weights += [] if adapted.trace.scene_smoothing is None else [adapted.trace.scene_smoothing]
         assert np.array_equal(ran.scene.hits, hits)
         assert np.array_equal(ran.scene.visits, ran.score.visits)
         assert ran.path.scene_gate == gates
+        assert ran.path.scene_smoothing == weights
+        assert bool(weights) == smooths
+        assert not smooths or min(weights) > 0.9
         assert (hits.sum() - confident) == pytest.approx(ran.scene.bins[..., 1].sum(), rel=1e-9)
         assert differ > 0
 
