@@ -14,7 +14,7 @@ from PIL import Image
 from adawise.adapt.prior import Array
 from tests.lab.evaluate.building import a_table
 from tools.method.frames import frames_of
-from tools.method.scene import ALTERNATING, CONDITIONS, STREAMS, Camera, figures
+from tools.method.scene import ALTERNATING, CONDITIONS, STREAMS, ServedCamera, figures
 
 MADE = a_table("a", 0.5, images=400, classes=40)
 TABLE = replace(MADE, logits=2 * MADE.logits)  # the gates are closed where a model is unsure of most images
@@ -24,7 +24,7 @@ ALIKE = ("control", "few25", CONDITIONS)
 def judged(stream: str, batch: int = 16, temperature: float = 1.0, made: bool = False) -> tuple[Array, Array]:
     """The figures `[served, prior and both, 5]`, and the two gates."""
     tables = [MADE if made else TABLE, TABLE] if stream == CONDITIONS else [MADE if made else TABLE]
-    camera = Camera(tables, temperature)
+    camera = ServedCamera(tables, temperature)
     found = figures(camera, partial(camera.stream, stream), batch, 2)
     return found[:-2].reshape(3, 5), found[-2:]
 
@@ -56,7 +56,7 @@ def test_batches_are_as_long_as_they_are_to_be_and_a_surer_model_opens_the_gate_
 
 
 def test_frames_of_a_photograph_follow_one_another() -> None:
-    camera = Camera([TABLE], 1.0)
+    camera = ServedCamera([TABLE], 1.0)
     rows, _ = camera.frames("all", 8, seed=1)
     assert len(rows) == 640
     whole = (rows[4:-4].reshape(-1, 8) // 8).tolist()

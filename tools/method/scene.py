@@ -59,7 +59,7 @@ def calibration_error(p: Array, right: npt.NDArray[np.bool_]) -> float:
     return float(np.abs(np.bincount(bins, right - confidence, _BINS)).sum() / len(p))
 
 
-class Camera:
+class ServedCamera:
     """Tables of logits that one camera is served with.
 
     Args:
@@ -132,8 +132,8 @@ class Camera:
         return rows[count // 2 : count // 2 + IMAGES], np.empty(0, np.int64)
 
 
-def figures(camera: Camera, draw: Callable[[int], tuple[Ids, Ids]], batch: int, seeds: int) -> Array:
-    """Return the mean figures over cameras of different seeds. See `Camera.judged`."""
+def figures(camera: ServedCamera, draw: Callable[[int], tuple[Ids, Ids]], batch: int, seeds: int) -> Array:
+    """Return the mean figures over cameras of different seeds. See `ServedCamera.judged`."""
     found = [camera.judged(*draw(seed), batch) for seed in range(seeds)]
     means: Array = np.array(found).mean(axis=0)
     return means
@@ -158,7 +158,7 @@ def main() -> None:
     )
     print(f"|{'---|' * 21}")
     if args.frames:
-        cameras = [Camera([table], args.temperature) for table in tables]
+        cameras = [ServedCamera([table], args.temperature) for table in tables]
         for shows in ("all", "few5"):
             _print(shows, [figures(c, partial(c.frames, shows, args.frames), args.batch, args.seeds) for c in cameras])
         return
@@ -169,7 +169,7 @@ def main() -> None:
             if stream == CONDITIONS:
                 turned = [*tables[number + 1 :], *tables[:number]]
                 pair += [other for other in turned if other.class_names == table.class_names][:1]
-            camera = Camera(pair, args.temperature)
+            camera = ServedCamera(pair, args.temperature)
             if stream == CONDITIONS and len(pair) == 1:
                 continue  # no domain has the same classes
             found.append(figures(camera, partial(camera.stream, stream), args.batch, args.seeds))

@@ -15,6 +15,7 @@ that is unsure of most images does not work here, as for the class prior.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -184,12 +185,18 @@ def _sketches(p: Array) -> Array:
     N, C = p.shape
     x = np.log(p + _FLOOR)
     x -= x.mean(axis=1, keepdims=True)
-    signs = 1.0 - 2.0 * ((np.arange(C, dtype=np.uint64) * np.uint64(2654435761)) >> np.uint64(16) & np.uint64(1))
     places = np.zeros((N, -(-C // _SKETCH) * _SKETCH))
-    places[:, :C] = x * signs
+    places[:, :C] = x * _signs(C)
     sketches: Array = places.reshape(N, -1, _SKETCH).sum(axis=1)
     sketches /= np.maximum(np.sqrt((sketches * sketches).sum(axis=1, keepdims=True)), 1e-9)
     return sketches
+
+
+@lru_cache(maxsize=4)
+def _signs(C: int) -> Array:
+    """Return a sign for each class, by a multiplicative hash of its index (Knuth, 1998)."""
+    hashed = np.arange(C, dtype=np.uint64) * np.uint64(2654435761)
+    return 1.0 - 2.0 * (hashed >> np.uint64(16) & np.uint64(1)).astype(np.float64)
 
 
 def _filtered(p: Array, jump: Array, last: Array) -> tuple[Array, Array, Array]:
