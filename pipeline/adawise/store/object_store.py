@@ -33,8 +33,9 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from obstore.fsspec import FsspecStore
     from obstore.store import ClientConfig, RetryConfig
+
+    from adawise.store.shared_files import SharedFiles
 
 T = TypeVar("T")
 
@@ -84,20 +85,20 @@ def open_url(url: str) -> ObjectStore:
     return ObjectStore(store, url=url)
 
 
-def file_system(url: str) -> FsspecStore:
+def file_system(url: str) -> SharedFiles:
     """Return the stores of the URL's scheme as a file system, for Arrow and DuckDB, which read parts of files.
 
     Raises:
         SettingsError: as `open_url`.
     """
-    from obstore.fsspec import FsspecStore
+    # Imported here, because fsspec takes a fifth of a second, and a worker needs none.
+    from adawise.store.shared_files import SharedFiles
 
     scheme = url.partition("://")[0]
     open_url(url)  # for its errors: those of fsspec would not name the fault
     options = _client_options(_PROVIDERS[scheme], os.environ)
     retries: RetryConfig = {"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=RETRY_S)}
-    found: FsspecStore = FsspecStore(scheme, client_options=options, retry_config=retries)  # type: ignore[call-overload]
-    return found
+    return SharedFiles(scheme, client_options=options, retry_config=retries)
 
 
 def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +33,7 @@ from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, o
 Read = Callable[..., Rows]
 BOTH: list[tuple[Read, str]] = [(read_traces, layout.TRACES), (read_predictions, layout.PREDICTIONS)]
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+NUMBERS = ["alpha", "objective", "posterior_mean", "posterior_sd", "forward_equivalents"]
 _IDENTITY = {layout.TRACES: ["stream_id", "batch_number"], layout.PREDICTIONS: ["row_id"]}
 
 
@@ -438,3 +441,23 @@ def test_a_root_on_an_object_store_is_read_as_a_folder(bucket: str) -> None:
     for way in WAYS:
         assert same(way(rows).drop_columns("time"), stored, _IDENTITY[layout.TRACES])
         assert way(wanted).num_rows == wanted.count() < stored.num_rows
+
+
+def test_large_files_on_an_object_store_are_read_by_several_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"s3://{new_bucket()}/out"
+    store = open_s3(monkeypatch, s3_server(), url)
+    open_chain(store).check()
+    rows, rng = traces([("north", 0)]).take(pa.array(np.zeros(200_000, np.int64))), np.random.default_rng(0)
+    for name in NUMBERS:
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(name), pa.array(rng.random(rows.num_rows)))
+    file = io.BytesIO()
+    pq.write_table(rows, file, row_group_size=50_000)
+    assert file.tell() > 1 << 20
+    for first in range(2):
+        store.put(layout.traces_key(layout.segment_key(TP, SegmentName(first))), file.getvalue())
+    for _ in range(3):
+        with duckdb.connect(config={"threads": 4}) as connection:
+            relation = read_traces(url, columns=NUMBERS).relation(connection)
+            (sums,) = relation.aggregate(", ".join(f"sum({name})" for name in NUMBERS)).fetchall()
+        assert sums == pytest.approx([2 * pc.sum(rows[name]).as_py() for name in NUMBERS])

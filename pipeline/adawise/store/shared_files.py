@@ -1,0 +1,104 @@
+"""The objects of a store as files that threads share, for Arrow and DuckDB, which read parts of Parquet files.
+
+DuckDB gives one Python file to all of its threads, and moves it and reads it in two calls. A file with one position
+(obstore's own, fsspec's buffered ones) then returns bytes of another place.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.fsspec import FsspecStore
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+_REMEMBERED = 10_000  # files that were opened
+
+
+class SharedFile(io.RawIOBase):
+    """An object of which each thread has a position of its own, at first 0. A read is one request for its range.
+
+    Attributes:
+        meta: the answer of the store when the file was opened.
+    """
+
+    def __init__(self, store: obstore.store.ObjectStore, key: str) -> None:
+        """Open the object. Raises FileNotFoundError if it is absent."""
+        self.meta = obstore.head(store, key)
+        self._store, self._key = store, key
+        self._of_thread = threading.local()
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def tell(self) -> int:
+        return int(getattr(self._of_thread, "position", 0))
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.meta["size"]}[whence]
+        self._of_thread.position = offset + origin
+        return offset + origin
+
+    @override
+    def read(self, size: int = -1) -> bytes:
+        first, end = self.tell(), self.meta["size"]
+        until = end if size < 0 else min(first + size, end)
+        if until <= first:
+            return b""
+        data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
+        self._of_thread.position = first + len(data)
+        return data
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class SharedFiles(FsspecStore):
+    """A file system whose files threads can share.
+
+    The size and the time of a file are those of when it was opened last, without a request: DuckDB asks for them each
+    time that it has opened a file. (They are not kept by a weak reference to the file. While Python removes one, it
+    ignores exceptions, and would lose Ctrl-C.)
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._opened: dict[str, ObjectMeta] = {}
+
+    @override
+    def _open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> SharedFile:  # type: ignore[override]
+        if mode != "rb":
+            raise io.UnsupportedOperation(f"{path}: expected to be read, but opened as {mode}")
+        bucket, key = self._split_path(path)
+        file = SharedFile(self._construct_store(bucket), key)
+        if len(self._opened) >= _REMEMBERED:
+            self._opened.clear()
+        self._opened[path] = file.meta
+        return file
+
+    @override
+    def size(self, path: str) -> int:
+        opened = self._opened.get(path)
+        return super().size(path) if opened is None else opened["size"]
+
+    @override
+    def modified(self, path: str) -> datetime:
+        opened = self._opened.get(path)
+        return super().modified(path) if opened is None else opened["last_modified"]

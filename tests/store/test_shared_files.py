@@ -1,0 +1,73 @@
+"""Files of an object store that threads share: each thread reads where it is, whatever the others do."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adawise.store import shared_files
+from adawise.store.object_store import file_system
+from tests.store.clouds import new_bucket, open_s3, s3_server
+
+DATA = bytes(range(256)) * 8_192
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An object of 2 MiB."""
+    bucket = f"s3://{new_bucket()}"
+    open_s3(monkeypatch, s3_server(), bucket).put("object", DATA)
+    return f"{bucket}/object"
+
+
+@pytest.fixture
+def other() -> Iterator[ThreadPoolExecutor]:
+    """One thread beside this one."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+def test_a_thread_that_moves_a_file_moves_it_for_itself(url: str, other: ThreadPoolExecutor) -> None:
+    with file_system(url).open(url) as file:
+        assert file.seek(1_000) == 1_000
+        assert other.submit(file.tell).result() == 0
+        assert other.submit(file.seek, -10, os.SEEK_END).result() == len(DATA) - 10
+        assert file.read(100) == DATA[1_000:1_100]
+        assert other.submit(file.read).result() == DATA[-10:]
+        assert (file.tell(), other.submit(file.tell).result()) == (1_100, len(DATA))
+
+
+def test_it_is_a_file_as_any_other(url: str) -> None:
+    files = file_system(url)
+    with files.open(url) as file, io.BufferedReader(file) as buffered:
+        assert buffered.read(3) == DATA[:3]
+        assert buffered.seek(5, os.SEEK_CUR) == 8
+        assert buffered.read() == DATA[8:]
+        assert (file.read(1), file.seek(2 * len(DATA)), file.read(1)) == (b"", 2 * len(DATA), b"")
+        assert files.size(url) == files.size(url) == len(DATA)
+        assert files.modified(url) == files.modified(url) == files.info(url)["last_modified"]
+    assert file.closed
+    with pytest.raises(io.UnsupportedOperation, match="opened as wb"):
+        files.open(url, "wb")
+    with pytest.raises(FileNotFoundError):
+        files.open(f"{url}s")
+
+
+def test_the_size_and_the_time_of_a_file_are_those_of_when_it_was_opened_last(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, store = file_system(url), open_s3(monkeypatch, s3_server(), url.removesuffix("/object"))
+    for data in (DATA, b"another"):
+        store.put("object", data)
+        with files.open(url):
+            store.put("object", b"unseen")
+            assert files.size(url) == len(data)
+            assert files.modified(url) <= files.info(url)["last_modified"]
+    monkeypatch.setattr(shared_files, "_REMEMBERED", 1)
+    store.put("other", DATA)
+    with files.open(f"{url.removesuffix('object')}other"):
+        assert files.size(url) == len(b"unseen")
