@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
+from adawise.labels import given
 from adawise.labels.join import label
 from adawise.labels.message import LabelColumns
+from adawise.output.read.duckdb_rows import translated
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.recording.run import Bounds, record
 from adawise.records import Message
@@ -131,3 +133,16 @@ def test_a_damaged_or_foreign_file_is_named_with_the_remedy(
     pq.write_table(pa.table({"label": ["car"]}), tmp_path / "labels" / "other.parquet")
     with pytest.raises(ChainError, match="expected files that `adawise labels` wrote"):
         label(connection, str(tmp_path), file=None)
+
+
+def test_ctrl_c_while_a_file_of_labels_is_read_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise RuntimeError("Query interrupted")  # as DuckDB raises it
+
+    monkeypatch.setattr(given, "_load", interrupted)
+    file = tmp_path / "labels.csv"
+    file.write_text("row_id,label\nframes/0/0/0,car\n")
+    with duckdb.connect() as connection, pytest.raises(KeyboardInterrupt), translated(str(tmp_path)):
+        given.read_labels(connection, str(file))

@@ -86,10 +86,17 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         _load(connection, path, form, columns)
         wrong = connection.execute(_CHECK).fetchall()
     except _UNREADABLE as error:
+        if _is_of_no_file(error):
+            raise
         first = str(error).strip().partition("\n")[0]
         raise SettingsError(f"{file}: expected a {form} file of labels, but: {first}; correct the file") from error
     for number, problem, found in wrong:
         raise SettingsError(f"{file}, row {number}: {problem}, got {str(found)[:_ROW_TEXT]!r}; correct the file")
+
+
+def _is_of_no_file(error: Exception) -> bool:
+    """Return True for Ctrl-C, and for an object store that does not answer; `duckdb_rows.translated` raises these."""
+    return str(error).lstrip().startswith(("Query interrupted", "Traceback "))
 
 
 def _existing(file: str) -> Path:
@@ -195,6 +202,8 @@ def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> S
     try:
         connection.execute(_GIVEN, {"files": [as_pattern(file) for file in files]})
     except duckdb.Error as error:
+        if _is_of_no_file(error):
+            raise
         first = str(error).strip().partition("\n")[0]
         raise ChainError(
             f"{source}: expected files that `adawise labels` wrote, but: {first}; "

@@ -6,6 +6,7 @@ import io
 import math
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,16 +20,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.errors import ChainError, SettingsError
+from adawise.errors import ChainError, SettingsError, StoreUnavailable
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import Rows, read_predictions, read_traces
 from adawise.sink import layout, schemas
 from adawise.sink.layout import SegmentName
+from adawise.store.shared_files import SharedFile
 from adawise.store.store import LocalStore, open_store
 from tests.damage.hostile_parquet import more_rows_than_its_groups_have, more_rows_than_there_are
 from tests.output.compaction.building import STREAMS, Days, compacted, found
 from tests.sink.building import TP, DictStore, open_chain
 from tests.store.clouds import azurite, new_bucket, new_container, open_cloud, open_s3, s3_server, seaweedfs
+from tests.store.faults import FaultyProxy
 
 Read = Callable[..., Rows]
 BOTH: list[tuple[Read, str]] = [(read_traces, layout.TRACES), (read_predictions, layout.PREDICTIONS)]
@@ -461,3 +464,56 @@ def test_large_files_on_an_object_store_are_read_by_several_threads_at_once(monk
             relation = read_traces(url, columns=NUMBERS).relation(connection)
             (sums,) = relation.aggregate(", ".join(f"sum({name})" for name in NUMBERS)).fetchall()
         assert sums == pytest.approx([2 * pc.sum(rows[name]).as_py() for name in NUMBERS])
+
+
+_INTERRUPTED = """
+import os, signal, sys
+from adawise.output.read.duckdb_rows import translated
+from adawise.output.read.rows import read_traces
+from adawise.store.shared_files import SharedFiles
+def glob(files, path): # which DuckDB calls in the thread that asks, where signals are handled; of reads some are there
+    os.kill(os.getpid(), signal.SIGINT)
+    return [path]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+SharedFiles.glob = glob
+try:
+    with translated(sys.argv[1]):
+        read_traces(sys.argv[1]).relation().fetchall()
+except KeyboardInterrupt as error:
+    print(type(error.__cause__), "glob" in str(error.__cause__))
+"""
+
+
+def test_ctrl_c_while_duckdb_asks_an_object_store_ends_as_python_would(bucket: str) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED, bucket]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("<class '_duckdb.Error'> True\n", "")
+
+
+def test_a_store_that_does_not_answer_duckdb_is_unavailable_and_its_files_are_not_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with FaultyProxy(s3_server()) as proxy:
+        url = f"s3://{new_bucket()}/out"
+        store = open_s3(monkeypatch, proxy.address, url)
+        open_chain(store).check()
+        store.put(layout.traces_key(layout.segment_key(TP, SegmentName(0))), b"")
+        rows = read_traces(url)
+        proxy.down()
+        with duckdb.connect() as connection, pytest.raises(StoreUnavailable, match="no usable answer"), translated(url):
+            rows.relation(connection).fetchall()
+
+
+def test_a_file_that_is_removed_while_duckdb_reads_it_is_gone_and_not_damaged(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, store = SharedFile.read, open_store(bucket)
+
+    def read_once_removed(file: SharedFile, size: int = -1) -> bytes:
+        for key in store.list(layout.TRACES):
+            store.delete(key)
+        return read(file, size)
+
+    monkeypatch.setattr(SharedFile, "read", read_once_removed)
+    with duckdb.connect() as connection, pytest.raises(ChainError, match="one is gone: "), translated(bucket):
+        read_traces(bucket).relation(connection).fetchall()

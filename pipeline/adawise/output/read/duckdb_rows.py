@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -9,6 +10,7 @@ from functools import reduce
 from adawise.errors import ChainError, SettingsError
 from adawise.output.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
 from adawise.sink.schemas import AUDIT_REGRET
+from adawise.store import answers
 from adawise.store.store import as_pattern
 
 try:
@@ -59,7 +61,7 @@ def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
 def translated(*roots: str) -> Iterator[None]:
     """Raise ChainError, with the remedy, for values that DuckDB cannot hold and files that it cannot read.
 
-    A query that Ctrl-C interrupts raises KeyboardInterrupt.
+    A query that Ctrl-C interrupts raises KeyboardInterrupt, and one whose store does not answer StoreUnavailable.
     """
     try:
         yield
@@ -76,6 +78,8 @@ def translated(*roots: str) -> Iterator[None]:
             "--topic) with this version ignores it, and its output can be read"
         ) from error
     except duckdb.Error as error:
+        if raised := _raised_in_python(error, " or ".join(roots)):
+            raise raised from error
         first = str(error).strip().partition("\n")[0]
         # The error for a damaged page names no file, and has no class of its own.
         is_of_a_file = isinstance(error, (duckdb.InvalidInputException, duckdb.IOException)) and ".parquet" in first
@@ -85,6 +89,25 @@ def translated(*roots: str) -> Iterator[None]:
             f"{' or '.join(roots)}: expected Parquet files that can be read, but: {first}. `adawise verify` of it "
             "names the damage and a remedy"
         ) from error
+
+
+def _raised_in_python(error: duckdb.Error, where: str) -> BaseException | None:
+    """Return what a file of an object store raised while DuckDB read it; None if it was not that.
+
+    Python's signals are handled in such a file, too. DuckDB has no class for these errors, and of them only the text.
+    """
+    found = re.match(r"\s*Traceback .*?^(?:\w+\.)*(\w+): ?(.*)", str(error), re.DOTALL | re.MULTILINE)
+    if type(error) is not duckdb.Error or found is None:
+        return None
+    name, text = found.groups()
+    if name == "KeyboardInterrupt":
+        return KeyboardInterrupt()
+    if name == "FileNotFoundError" and answers.is_absent(gone := FileNotFoundError(text)):
+        return ChainError(
+            f"{where}: expected the files that were listed, but one is gone: {answers.brief(gone)}; read again, or "
+            "restore it unless `retain` or `compact --delete-after` removed it"
+        )
+    return answers.translated(Exception(text), where)
 
 
 def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
