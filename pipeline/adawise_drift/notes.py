@@ -28,9 +28,10 @@ if TYPE_CHECKING:  # imports torch
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras or gaps that are named one by one
 _BESIDE = 10_000  # offsets around a gap in which rows are looked for that say when it was
+_FETCHED = 1_000  # footers at once
+# As bytes: DuckDB's error for text that is not UTF-8 would not name the file.
 _FOOTERS = """
-SELECT file_name, value AS facts FROM parquet_kv_metadata(?)
-WHERE decode(key) IN ('adawise.segment', 'adawise.compacted') AND decode(value) NOT LIKE '%"gaps": []%'
+SELECT file_name, value FROM parquet_kv_metadata(?) WHERE key IN ('adawise.segment'::BLOB, 'adawise.compacted'::BLOB)
 """
 _WHEN = """
 SELECT epoch_us(max(kafka_timestamp) FILTER ("offset" < $first)),
@@ -145,19 +146,35 @@ def _gaps(tables: Tables, rows: Rows) -> Iterator[tuple[TopicPartition, Gap, _Ne
     connection = tables.connection
     rows.relation(connection).create_view("served")  # which also opens the connection to the store
     found: list[tuple[TopicPartition, Gap]] = []
-    for file, data in connection.execute(_FOOTERS, [list(rows.files)]).fetchall() if rows.files else ():
-        try:
-            facts = read_document(_Facts, data)
-            stated = [Gap.of(stored) for stored in facts.gaps]
-        except ValueError as error:
-            raise ChainError(f"{file}: its footer is damaged; `adawise verify` says what is lost") from error
+    for file, data in _footers(tables, rows.files):
+        facts = _read_facts(file, data)
         if facts.states_of is None:  # else they are what the other root has
-            found += [(TopicPartition(facts.topic, facts.partition), gap) for gap in stated]
+            found += [(TopicPartition(facts.topic, facts.partition), gap) for gap in map(Gap.of, facts.gaps)]
     for tp, gaps in groupby(sorted(found), key=lambda each: each[0]):
         for gap in joined(gap for _, gap in gaps):
             place = {"topic": tp.topic, "partition": tp.partition, "first": gap.first, "until": gap.until}
             beside = connection.execute(_WHEN, place | {"beside": _BESIDE}).fetchone()
             yield tp, gap, beside or (None, None)
+
+
+def _footers(tables: Tables, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield each file whose footer has gaps, with the JSON of the footer."""
+    if not files:
+        return
+    cursor = tables.connection.execute(_FOOTERS, [list(files)])
+    while footers := cursor.fetchmany(_FETCHED):
+        yield from ((file, data) for file, data in footers if b'"gaps": []' not in data)
+
+
+def _read_facts(file: str, data: bytes) -> _Facts:
+    """Parse the footer of a file. Raises ChainError if it is damaged."""
+    try:
+        facts = read_document(_Facts, data)
+        for stored in facts.gaps:
+            Gap.of(stored)
+    except ValueError as error:
+        raise ChainError(f"{file}: its footer is damaged; `adawise verify` says what is lost") from error
+    return facts
 
 
 def _is_outside(beside: _Neighbours, since_us: int | None, until_us: int | None) -> bool:
