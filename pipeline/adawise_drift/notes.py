@@ -15,6 +15,7 @@ from adawise.errors import ChainError
 from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, time_text
+from adawise.sink.segment import FORMAT
 from adawise.sink.served_by import ServedSettings
 from adawise.store.documents import Count, Document, Text, read_document
 from adawise_drift.changes.find import ALPHA
@@ -129,6 +130,12 @@ def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, u
         yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {' '.join(roots)}` lists them"
 
 
+class _Version(Document):
+    """The part of a footer that every version can read."""
+
+    format: Count
+
+
 class _Facts(Document):
     """The part of the footer of a segment or of a compacted file that is about messages without rows."""
 
@@ -167,11 +174,15 @@ def _footers(tables: Tables, files: Sequence[str]) -> Iterator[tuple[str, bytes]
 
 
 def _read_facts(file: str, data: bytes) -> _Facts:
-    """Parse the footer of a file. Raises ChainError if it is damaged."""
+    """Parse the footer of a file. Raises ChainError if it is damaged, or of a newer format."""
     try:
+        # The format first: a newer one may have other reasons, or gaps of another form.
+        if (version := read_document(_Version, data).format) > FORMAT:
+            raise ChainError(f"{file}: expected format {FORMAT} or older, but it is {version}; upgrade this program")
         facts = read_document(_Facts, data)
-        for stored in facts.gaps:
-            Gap.of(stored)
+        for gap in map(Gap.of, facts.gaps):
+            if gap.until < gap.first:
+                raise ValueError(f"gaps: expected [first, until), but found {gap}")
     except ValueError as error:
         raise ChainError(f"{file}: its footer is damaged; `adawise verify` says what is lost") from error
     return facts

@@ -55,7 +55,13 @@ def test_a_damaged_footer_is_named_with_its_file(tmp_path: Path, footer: bytes) 
         of_footer(tmp_path, {b"adawise.segment": footer})
 
 
-@pytest.mark.parametrize("gap", [[-3, 1], [1.0, 2], [1, 1 << 63], [1, 2, "unheard of"]])
+@pytest.mark.parametrize("gap", [[-3, 1], [1.0, 2], [1, 1 << 63], [1, 2, "unheard of"], [40, 31]])
 def test_a_gap_that_no_version_wrote_is_damage(tmp_path: Path, gap: list[object]) -> None:
     with pytest.raises(ChainError, match="its footer is damaged"):
         of_facts(tmp_path, gaps=[gap])
+
+
+@pytest.mark.parametrize("gap", [[1, 2, "unheard of"], [1, 2, "compacted", {}], {"first": 1, "until": 2}])
+def test_a_footer_of_a_newer_format_asks_for_an_upgrade(tmp_path: Path, gap: object) -> None:
+    with pytest.raises(ChainError, match=r"0{20}\.parquet: expected format 3 or older, but it is 4; upgrade this"):
+        of_facts(tmp_path, format=4, gaps=[gap])
