@@ -167,17 +167,28 @@ def test_a_camera_that_shows_very_many_classes_gets_the_reason(tmp_path: Path, c
 
 
 def test_classes_that_the_model_does_not_have_are_left_out(tmp_path: Path, capsys: Captured) -> None:
-    top = [SURE] * (IMAGES // 2) + [OTHER] * (IMAGES // 2)
+    top = [SURE] * (IMAGES - 48) + [OTHER] * 48
     root = write(tmp_path / "yard", rows(0, "gate", top), traces(0, "gate", BATCHES))
     (tmp_path / "classes.txt").write_text("bus\ncar\nlorry\n", encoding="utf-8")
     assert {*tables(printed(capsys, root))[0].classes} == {"car", "bus", "dog"}
     text = printed(capsys, root, "--model.classes", "classes.txt")
     assert tables(text)[0].classes == ("car", "bus")
-    assert '# left out: 50.0% of these images, served as "dog" (512)\n' in text
+    assert '# left out: 4.7% of these images, served as "dog" (48)\n' in text
     (tmp_path / "classes.txt").write_text("bus\ncar\n", encoding="utf-8")
     assert '# "gate": it shows every class, and needs no shortlist' in printed(
         capsys, root, "--model.classes", "classes.txt"
     )
+
+
+def test_a_camera_that_mostly_shows_what_the_model_does_not_have_gets_the_reason(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    top = [SURE] * (IMAGES // 2) + [OTHER] * (IMAGES // 2)
+    root = write(tmp_path / "yard", rows(0, "gate", top), traces(0, "gate", BATCHES))
+    (tmp_path / "classes.txt").write_text("bus\ncar\nlorry\n", encoding="utf-8")
+    text = printed(capsys, root, "--model.classes", "classes.txt")
+    assert '# "gate": classes that model.classes lacks have 61.5% of the weight, and above 10% ' in text
+    assert "; it was served as 'dog' (512)\n" in text
 
 
 @pytest.mark.parametrize("fixture", ["root_0_1_0", "version_0_2_0"])

@@ -96,7 +96,7 @@ def test_a_camera_without_enough_evidence_gets_the_reason_in_place_of_a_shortlis
 
 
 def test_classes_that_the_models_do_not_have_are_not_listed_and_all_of_theirs_need_no_shortlist() -> None:
-    camera = replace(ENOUGH, classes=(CAR, SeenClass("tram", 500, 400.0), BOAT))
+    camera = replace(ENOUGH, classes=(CAR, BOAT, SeenClass("tram", 50, 40.0)))
     assert names(Proposal.of(camera, ["boat", "car", "bus"]).classes) == ["car", "boat"]
     assert "it shows every class" in Proposal.of(camera, ["boat", "car"]).problem
     assert not Proposal.of(camera).problem
@@ -122,6 +122,21 @@ def test_a_camera_that_was_served_as_other_classes_than_those_of_the_file_has_th
     even = replace(ENOUGH, classes=(*EVEN, strange))
     assert "and 196 more" in Proposal.of(even, ["cat", "dog"]).problem
     assert "below 0.75% of the weight" in Proposal.of(even, [each.name for each in EVEN]).problem
+
+
+def test_classes_that_the_models_lack_may_have_a_tenth_of_the_weight_and_no_more() -> None:
+    known, rest = ["car", "boat", "bus"], [replace(CAR, weight=0.6), replace(BOAT, weight=0.4 - MOST_LEFT_OUT)]
+    at = (*rest, SeenClass("x", 970, MOST_LEFT_OUT - 1e-9))
+    assert names(Proposal.of(replace(ENOUGH, classes=at), known).classes) == ["car", "boat"]
+    above = (*rest, SeenClass("x", 970, MOST_LEFT_OUT), SeenClass("y", 0, 0.01))
+    found = Proposal.of(replace(ENOUGH, classes=above), known)
+    assert not found.classes
+    assert found.problem == (
+        "classes that model.classes lacks have 10.9% of the weight, and above 10% a shortlist may lack classes that it "
+        "shows; it was served as 'x' (970)"
+    )
+    unserved = Proposal.of(replace(ENOUGH, classes=(*rest, SeenClass("y", 0, 0.2))), known).problem
+    assert unserved.endswith("a shortlist may lack classes that it shows")
 
 
 def test_what_is_left_out_is_what_images_were_served_as_the_most_frequent_first() -> None:

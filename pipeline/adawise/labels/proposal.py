@@ -43,7 +43,7 @@ LEAST_WEIGHT = 0.0075
 MOST_LEFT_OUT = 0.1
 """The largest share of the weight that classes below `LEAST_WEIGHT` may have together for a shortlist to be proposed.
 
-Above it, a camera shows so many classes that each has little weight.
+Above it, a camera shows so many classes that each has little weight. It also bounds the classes that the models lack.
 """
 
 _NAMED = 5  # classes that model.classes lacks
@@ -166,14 +166,19 @@ def _problem(
     if (share := 1 - sum(each.weight for each in listed) / weight if weight else 0.0) > MOST_LEFT_OUT:
         rest = f"its classes below {LEAST_WEIGHT:.2%} of the weight have {share:.1%} of it together"
         return f"{rest}, and above {MOST_LEFT_OUT:.0%} a shortlist may lack classes that it shows"
-    unknown = [each for each in camera.classes if each.images and known is not None and each.name not in known]
-    if len(listed) < 2 and unknown:
-        named = some([f"{each.name!r} ({each.images:,})" for each in unknown], _NAMED)
+    unknown = [each for each in camera.classes if known is not None and each.name not in known]
+    named = some([f"{each.name!r} ({each.images:,})" for each in unknown if each.images], _NAMED)
+    if len(listed) < 2 and named:
         return f"of the classes that it shows, model.classes has fewer than two; it was also served as {named}"
     if len(listed) < 2:
         return "it shows fewer than two classes, and a shortlist has two or more"
     if known is not None and len(listed) == len({*known}):
         return "it shows every class, and needs no shortlist"
+    every = sum(each.weight for each in camera.classes)
+    if (share := sum(each.weight for each in unknown) / every if every else 0.0) > MOST_LEFT_OUT:
+        lacks = f"classes that model.classes lacks have {share:.1%} of the weight"
+        served = f"; it was served as {named}" if named else ""
+        return f"{lacks}, and above {MOST_LEFT_OUT:.0%} a shortlist may lack classes that it shows{served}"
     return ""
 
 
