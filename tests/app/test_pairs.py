@@ -125,6 +125,20 @@ def test_files_that_were_replaced_since_they_were_staged_are_refused(pair_folder
         load_beside(settings, staged, preprocess=model.checkpoints.preprocess)
 
 
+@pytest.mark.parametrize("prior", ["off", "beside"])
+def test_a_pair_without_a_card_is_staged_and_loaded_with_a_warning_if_a_class_prior_is_learned(
+    pair_folder: PairFolder, prior: str
+) -> None:
+    settings = Settings.model_validate(settings_of(pair_folder).model_dump() | {"scene": {"prior": prior}})
+    with capture_logs() as staged:
+        document = checked_document(settings)
+    with capture_logs() as loaded:
+        load_beside(settings, document, preprocess=load_model(settings.model, settings.decode).checkpoints.preprocess)
+    expected = ["prior_uncalibrated"] if prior == "beside" else []
+    for lines in (staged, loaded):
+        assert [line["event"] for line in lines if line["event"] == "prior_uncalibrated"] == expected
+
+
 @pytest.mark.parametrize("end", [0, 1])
 def test_a_staged_pair_of_two_configs_is_refused_by_the_key_and_both_values(
     pair_folder: PairFolder, tmp_path: Path, end: int

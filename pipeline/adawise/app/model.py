@@ -214,6 +214,12 @@ def prior_note(settings: Settings, model: ModelPair) -> str | None:
     return advice.PRIOR_WITHOUT_CARD if settings.scene.prior != "off" and model.card is None else None
 
 
+def warn_of_prior(settings: Settings, model: ModelPair) -> None:
+    """Log a class prior that no card supports; for each pair that is to serve or is staged."""
+    if (note := prior_note(settings, model)) is not None:
+        _log.warning("prior_uncalibrated", note=note)
+
+
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
     """Return the card of this pair and these classes that lies beside theta_1, if alpha is searched without a card."""
     theta_1 = settings.model.theta_1 or ""

@@ -19,7 +19,7 @@ from adawise.app.http import WorkerPort, worker_port
 from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
-from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, prior_note, served_by
+from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by, warn_of_prior
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
 from adawise.app.parts import alert_rules, open_decoder
 from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
@@ -261,8 +261,7 @@ def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: Pai
 
 def _serving(settings: Settings, model: ModelPair) -> Serving:
     method = adaptation(settings, model)
-    if (note := prior_note(settings, model)) is not None:
-        structlog.get_logger("worker").warning("prior_uncalibrated", note=note)
+    warn_of_prior(settings, model)
     prepare = partial(model.classifier.prepare, method.strategy.reach)
     return Serving(method, ServedBy(model.classes, "", ""), prepare)
 
