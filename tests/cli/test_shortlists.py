@@ -107,6 +107,13 @@ def test_names_of_classes_are_written_as_they_are(tmp_path: Path, capsys: Captur
     assert all(line.isprintable() for line in text.splitlines())
 
 
+def test_an_output_without_an_encoding_gets_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, output = yard(tmp_path / "yard", "héll"), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["shortlists", str(root)]) == 0
+    assert 'streams = "héll"' in output.getvalue()
+
+
 def test_a_camera_without_enough_evidence_has_a_comment_in_place_of_a_table(tmp_path: Path, capsys: Captured) -> None:
     some = [
         (rows(0, "few", [SURE] * 160), traces(0, "few", 10)),

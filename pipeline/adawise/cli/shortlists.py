@@ -199,7 +199,7 @@ def _escaped(character: str) -> str:
 
 def _encodable(line: str) -> str:
     """Return a line of TOML, in ASCII if the standard output is not UTF-8: a file in another encoding is not TOML."""
-    if codecs.lookup(sys.stdout.encoding).name == "utf-8":
+    if codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8":  # None: of text in memory
         return line
     return "".join(each if each.isascii() else _by_number(each) for each in line)
 
