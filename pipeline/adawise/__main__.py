@@ -33,6 +33,7 @@ def program() -> NoReturn:
     last = _LastExitFunction()
     atexit.register(last)  # before all others, so called after them
     try:
+        _open_closed_streams()
         _handle_signals()
         last.code = main()
         from adawise.app.signals import end_at_once
@@ -48,6 +49,18 @@ def program() -> NoReturn:
         last.code = INTERRUPTED
         sys.stderr.write("adawise: interrupted\n")
     sys.exit(last.code)
+
+
+def _open_closed_streams() -> None:
+    """Discard what is written to a standard stream that was closed at the start, as by `>&-`.
+
+    Python has None in its place. Its number is free, and the next file to be opened would get what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order, each gets its own number
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - it stays open
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _handle_signals() -> None:

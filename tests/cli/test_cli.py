@@ -546,6 +546,32 @@ def test_a_reader_that_goes_away_is_no_traceback(line: str, unbuffered: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("closed", "errors"), [(">&-", True), ("2>&-", False), (">&- 2>&-", False), ("<&- >&- 2>&-", False)]
+)
+@pytest.mark.parametrize(("line", "code"), [("--version", 0), ("verify nowhere", 2)])
+def test_standard_streams_that_are_closed_get_nothing_and_the_exit_code_is_the_same(
+    line: str, code: int, closed: str, errors: bool
+) -> None:
+    command = ["sh", "-c", f'exec "$0" -m adawise "$@" {closed}', sys.executable, *line.split()]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+    assert bool(ended.stderr) == (errors and code != 0)
+
+
+def test_a_file_does_not_get_the_number_of_a_standard_stream_that_is_closed() -> None:
+    program = """
+import os, sys
+from adawise.__main__ import _open_closed_streams
+_open_closed_streams()
+sys.stderr.write(f"{os.readlink('/proc/self/fd/1')} {os.get_inheritable(1)} {open(os.devnull).fileno() > 2}")
+"""
+    command = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.stderr == "/dev/null True True"
+
+
+@pytest.mark.parametrize(
     ("end", "code"), [("return 3", 3), ("raise SystemExit(0)", 0), ("raise RuntimeError('a fault of ours')", 1)]
 )
 def test_the_process_ends_after_its_exit_functions_and_before_its_interpreter_is_torn_down(end: str, code: int) -> None:
