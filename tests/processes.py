@@ -39,7 +39,10 @@ def in_environment(work: Callable[..., object], environment: Mapping[str, str], 
 
 
 def start_server(*modules: str) -> None:
-    """Start the server of this process, unless it runs: with few threads in what it imports, and with these modules."""
+    """Start the server of this process, with few threads in what it imports, and with these modules.
+
+    A server that runs already stays as it is: its forks import these modules themselves.
+    """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *modules])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():

@@ -1,8 +1,9 @@
 """`adawise run` in a process that takes orders: to die or to stand still at a named point; and what it tells of itself.
 Any other command is a process of the same kind, which takes none.
 
-The process is forked from the server that the worker's tests start (`tests.worker.process`), so that it costs half a
-second; then it is the command line's `run`, with settings from the environment. Orders come through a pipe and are
+The process is forked from the server of `tests.processes`, which imports this module where this module starts it, so
+that a process costs half a second. Where a test has started the server before, each process imports this module itself.
+Then it is the command line's `run`, with settings from the environment. Orders come through a pipe and are
 looked at at each point. While `Role.outage` exists, a store that is a folder answers nobody; a bucket is cut off by its
 proxy (`tools.chaos.place`).
 """
@@ -45,7 +46,8 @@ REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
 """What the file `Role.outage` may say: nothing is done; it is done, and the answer is lost; or it is done, and what is
 created is created once more by a client that missed the answer, which then finds that it exists."""
 
-# Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
+# Imported with this module, by the server and not in each process that is forked: a process starts sooner, and nobody
+# can change the program meanwhile. (In tests whose server runs already, each process does this.)
 for _name in ("record", "replay", "compact", "retain", "repair", "dlq list", "verify", "pair list"):
     command_of(_name)
 for _name in (
