@@ -106,6 +106,7 @@ def test_a_camera_goes_on_from_the_prior_of_its_state(recording: Path, beside: P
     on = run(recording, tmp_path / "on", state_of=f"{beside}@{taken(7).isoformat()}", prior="beside")
     assert not compare(beside, on).differs
     files = [*on.glob("predictions/**/*.parquet")]  # the first ones have no rows
+    assert files
     assert all({*SCENE} <= {*pq.read_schema(file).names} for file in files)
 
 
