@@ -5,17 +5,30 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from adawise.adapt.prior import Array, ClassPrior
 from adawise.adapt.shortlist import Shortlist, Shortlists
-from adawise.adapt.smoothing import LARGEST, STAYS, Smoothing, _backward, _filtered, _neighbourhood, continued
+from adawise.adapt.smoothing import (
+    LARGEST,
+    STAYS,
+    Smoothing,
+    _backward,
+    _filtered,
+    _neighbourhood,
+    _sketches,
+    continued,
+    corrected,
+)
 from adawise.adapt.state import StreamState, largest_bytes
 from adawise.errors import ChainError
+from adawise.records import Predictions
 from adawise.worker.adaptation import Adaptation, Adapted
 from tests.adapt.curves import GRID
 from tests.adapt.test_prior import CLOCKS, DIGEST, OneClass, Places, probabilities
@@ -162,6 +175,134 @@ def test_the_neighbourhood_of_an_image_does_not_know_the_image() -> None:
     for n in range(6):
         others = recent + 4.0 * jump + np.delete(shown, n, axis=0).sum(axis=0)
         assert evidence[n] == pytest.approx(np.log((p[n] * others / others.sum()).sum()))
+
+
+class Reference:
+    """Smoothing by its definition, one image and one class after the other, with nothing packed; few classes."""
+
+    def __init__(self) -> None:
+        self.last, self.recent = np.full(C_OF, 1.0 / C_OF), np.zeros(C_OF)
+        self.evidence, self.alike, self.image = np.full(2, -6.0), np.array([4.0, 3.6]), None
+
+    def smoothed(self, p: Array, corrected: Array, prior: ClassPrior) -> Array:
+        N = len(p)
+        g = prior.factors(C_OF) / prior.factors(C_OF).sum()
+        known = self.recent * 0.5 ** (N / 24) + 4 * g
+        shown = np.stack([image * known / (image * known).sum() for image in p])
+        mixture = [known + shown.sum(axis=0) - shown[n] for n in range(N)]
+        of_mixture = sum(math.log((p[n] * mixture[n]).sum() / mixture[n].sum()) for n in range(N))
+        counted = np.stack([p[n] * mixture[n] / (p[n] * mixture[n]).sum() for n in range(N)])
+        self.recent = self.recent * 0.5 ** (N / 24) + counted.sum(axis=0)
+        found, same, lasts, gained = [], np.zeros(N), [], []
+        for s in (0.7, 0.95):
+            messages, seen = [], self.last
+            for n in range(N):
+                predicted = s * seen + (1 - s) * g
+                same[n] += (seen * p[n]).sum() / 2
+                messages.append(predicted)
+                seen = predicted * np.sqrt(p[n]) / (predicted * np.sqrt(p[n])).sum()
+            after = [np.ones(C_OF)]
+            for n in range(N - 1, 0, -1):
+                message = after[0] * np.sqrt(p[n])
+                message = s * message + (1 - s) * (message * g).sum()
+                after.insert(0, message / message.sum())
+            joint = [messages[n] * p[n] * after[n] for n in range(N)]
+            found.append(np.stack([q / q.sum() for q in joint]))
+            gained.append(sum(math.log((messages[n] * p[n]).sum()) for n in range(N)) - of_mixture)
+            lasts.append(seen)
+        self.last = np.mean(lasts, axis=0)
+        self.evidence = np.clip(self.evidence * 0.5 ** (N / 120) + gained, -20, 8)
+        x = np.log(p + 1e-6) - np.log(p + 1e-6).mean(axis=1, keepdims=True)
+        before = [self.image, *x[:-1]]
+        self.alike = (self.alike - [4.0, 3.6]) * 0.5 ** (N / 64) + [4.0, 3.6]
+        for n in range(N):
+            if (y := before[n]) is not None:
+                self.alike += same[n] * np.array([1.0, (x[n] * y).sum() / np.sqrt((x[n] ** 2).sum() * (y**2).sum())])
+        self.image = x[-1]
+        r = self.alike[1] / self.alike[0]
+        open_ = np.clip((0.88 - r) / 0.08, 0, 1) * np.clip((prior.sureness(C_OF) - 0.36) / 0.1, 0, 1)
+        weights = open_ * np.exp(self.evidence) / (64 + np.exp(self.evidence).sum())
+        mixed: Array = (1 - weights.sum()) * corrected + sum(w * q for w, q in zip(weights, found, strict=True))
+        return mixed
+
+
+C_OF = 6  # classes: the memory keeps them all, and a sketch is exact
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_it_is_what_its_definition_gives(batch: int) -> None:
+    rng = np.random.default_rng(12)
+    truth = np.concatenate([in_runs(rng, C_OF, 160), rng.integers(0, C_OF, 32), in_runs(rng, C_OF, 160, 40)])
+    z = rng.normal(0.0, 1.6, (len(truth), C_OF))
+    z[np.arange(len(truth)), truth] += 2.2
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    prior, state, reference, weights = ClassPrior(DIGEST), Smoothing(DIGEST), Reference(), []
+    for first in range(0, len(p), batch):
+        some = p[first : first + batch]
+        prior = prior.observed(some)
+        corrected = prior.corrected(some)
+        state, q, weight = state.smoothed(some, corrected, prior)
+        weights.append(weight)
+        assert q == pytest.approx(reference.smoothed(some, corrected, prior), abs=0.02)
+        assert state.evidence == pytest.approx(tuple(reference.evidence), abs=1e-3)
+        assert state.likeness == pytest.approx(reference.alike[1] / reference.alike[0], abs=0.01)
+    assert 0.1 < max(weights) < 1.0
+    assert min(weights[len(weights) // 3 :]) < 0.2, "both ends of the gates are seen"
+
+
+def test_sketches_are_as_alike_as_what_they_are_of() -> None:
+    rng = np.random.default_rng(13)
+    pattern = np.tile(rng.normal(0.0, 1.0, 32), 32)  # what comes again in every 32nd class is not all that counts
+    x = pattern * 0.5 + rng.normal(0.0, 1.5, (40, 1024))
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    sketches = _sketches(p)
+    found = (sketches @ sketches.T)[np.triu_indices(40, 1)]
+    centred = np.log(p + 1e-6) - np.log(p + 1e-6).mean(axis=1, keepdims=True)
+    centred /= np.sqrt((centred**2).sum(axis=1, keepdims=True))
+    assert found.mean() == pytest.approx((centred @ centred.T)[np.triu_indices(40, 1)].mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("gap", [20, 45, 70, 95, 400])
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_what_a_sure_model_leaves_behind_can_be_read(gap: int, batch: int) -> None:
+    rng = np.random.default_rng(gap)
+    for _ in range(60):
+        z = np.where(rng.random((4 * batch, 5)) < 0.4, 0.0, -gap * rng.random((4 * batch, 5)))
+        p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        state, *_ = smoothed(p, batch)
+        written = replace(made().initial(), smoothing=state)
+        assert StreamState.from_bytes(written.to_bytes()).smoothing == state
+
+
+@pytest.mark.parametrize("columns", [None, [2, 5, 7, 11]])
+def test_the_corrected_class_and_its_probability_are_those_of_the_tempered_logits(columns: list[int] | None) -> None:
+    rng = np.random.default_rng(14)
+    K, T = (12, 2.0) if columns is None else (4, 2.0)
+    prior, state = ClassPrior(DIGEST), Smoothing(DIGEST, evidence=(8.0, 8.0), alike=(50.0, 10.0))
+    z = rng.normal(0.0, 3.0, (16, K))
+    z[:, 1] += 8.0
+    z[3] = np.nan
+    top = np.full((16, 3), 9)
+    none = np.zeros((16, 2), np.float32)
+    plain = Predictions(top, np.full((16, 3), 0.4, np.float32), np.zeros(16, np.float32), none.astype(int), none)
+    chosen = None if columns is None else torch.tensor(columns)
+    found = corrected(prior, state, plain, torch.from_numpy(z), T, chosen)
+    good = np.delete(z, 3, axis=0)
+    p = np.exp(good / T) / np.exp(good / T).sum(axis=1, keepdims=True)
+    after = prior.observed(p)
+    expected, q, weight = state.smoothed(p, after.corrected(p), after)
+    assert found.prior == after
+    assert found.weight == pytest.approx(weight)
+    assert found.smoothing is not None
+    assert found.smoothing.evidence == pytest.approx(expected.evidence)
+    assert weight > 0.1
+    index, confidence = found.predictions.scene_index, found.predictions.scene_confidence
+    assert index is not None
+    assert confidence is not None
+    best = q.argmax(axis=1)
+    assert np.delete(index, 3).tolist() == (best if columns is None else np.array(columns)[best]).tolist()
+    assert np.delete(confidence, 3) == pytest.approx(q.max(axis=1), rel=1e-5)
+    assert (index[3], confidence[3]) == (9, pytest.approx(0.4))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 33, 1000])

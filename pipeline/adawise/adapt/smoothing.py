@@ -91,6 +91,7 @@ class Smoothing:
         kept, rest = packed(recent, _RECENT)
         stays = np.array(STAYS)
         same = ((evidence - (1.0 - stays) * (p * jump).sum(axis=1, keepdims=True)) / stays).mean(axis=1)
+        same = np.maximum(same, 0.0)  # a difference, which rounding makes negative where the classes surely differ
         alike, sketch = self._compared(p, same)
         after = Smoothing(
             self.classes,
@@ -194,9 +195,11 @@ def _sketches(p: Array) -> Array:
 
 @lru_cache(maxsize=4)
 def _signs(C: int) -> Array:
-    """Return a sign for each class, by a multiplicative hash of its index (Knuth, 1998)."""
-    hashed = np.arange(C, dtype=np.uint64) * np.uint64(2654435761)
-    return 1.0 - 2.0 * (hashed >> np.uint64(16) & np.uint64(1)).astype(np.float64)
+    """Return a sign for each class, by a hash of its index (SplitMix, Steele et al., 2014)."""
+    z = np.arange(1, C + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return 1.0 - 2.0 * (z >> np.uint64(63)).astype(np.float64)
 
 
 def _filtered(p: Array, jump: Array, last: Array) -> tuple[Array, Array, Array]:

@@ -173,7 +173,7 @@ SCENE = [
     _field(
         "scene_gate",
         pa.float64(),
-        "how far scene_label was corrected by the camera's class prior, from 0 (it is the served label) to 1; null "
+        "how far scene_label was corrected by the camera's class prior, from 0 (not at all) to 1; null "
         "without scene.prior, and from earlier versions",
         nullable=True,
     ),

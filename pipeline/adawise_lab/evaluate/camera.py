@@ -11,8 +11,9 @@ domain, by what a camera shows. Pure and seeded: equal arguments give an equal s
 
 The order in which classes are taken is drawn for each seed, so that a camera shows the same ones by day and by night,
 and in every kind and order of streams. A domain shows the first ones of this order that it has images of, and all of
-them if it has fewer. In streams of the kind `pan` each view has a third of what the camera shows. An image comes again
-only after all images of its domain and class have come.
+them if it has fewer; so `changing` shows some again where there are fewer than ten. In streams of the kind `pan` each
+view has a third of the classes, or all of them in `zipf` and `rare`. An image comes again only after all images of its
+domain and class have come.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from adawise.errors import SettingsError
 from adawise_lab.evaluate.streams import KINDS, ORDERS, PAN_BATCHES, RUN, VIEWS, Domain, Ids, Stream
 
 ALL, ZIPF, CHANGING, RARE = "all", "zipf", "changing", "rare"
-EXPECTED = f"{ALL}, {ZIPF}, {CHANGING}, {RARE}, or a number of classes such as few5"
+EXPECTED = f"{ALL}, {ZIPF}, {CHANGING}, {RARE}, or a number of classes up to 999999 such as few5"
 
 _FEW = re.compile(r"few([1-9][0-9]{0,5})")
 _CHANGING_CLASSES, _CHANGING_IMAGES = 5, 192
@@ -47,7 +48,7 @@ def check_shows(shows: str, domains: Sequence[Domain] = ()) -> None:
     for domain in domains:
         if shows == RARE and (found := len(np.unique(domain.labels))) <= _RARE:
             raise SettingsError(
-                f"--shows {shows}: {domain.name} has images of {found} classes, expected at least {_RARE + 1}. "
+                f"--shows {shows}: expected images of at least {_RARE + 1} classes, {domain.name} has them of {found}. "
                 "Leave it out (--domains)."
             )
 
@@ -89,7 +90,7 @@ def shown(
         return tuple(streams)
     seeds = (seed, *_SEED, KINDS.index(kind), ORDERS.index(order))
     runs = run if order == "runs" else (1, 1)
-    views, classes = VIEWS if kind == "pan" else 1, _in_order(domains, seed)
+    views, classes = VIEWS if kind == "pan" and shows not in (ZIPF, RARE) else 1, _in_order(domains, seed)
     return tuple(
         _drawn(stream, shows, domains, classes, views, runs, np.random.default_rng((*seeds, number)))
         for number, stream in enumerate(streams)

@@ -112,7 +112,7 @@ def evaluate(request: EvaluateRequest) -> Result:
     pair = None if request.smooth is None else smooth_groups(bench, request.smooth)
     prior = settings.scene.prior == "beside"
     if prior and card is None:
-        _log.warning("prior_uncalibrated", note=PRIOR_WITHOUT_CARD)
+        _log.warning("prior_uncalibrated", note=f"{PRIOR_WITHOUT_CARD}; --calibrate fits temperatures on a table")
     smooths = settings.scene.smoothing == "beside"
     plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior, smooths=smooths)
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())

@@ -96,7 +96,7 @@ class SceneFigures:
         gate: mean over batches of how far the class prior corrects, from 0 to 1.
         worst_domain_gap: accuracy minus that of the served label, on the domain where it is lowest.
         domains: accuracy by domain.
-        rare: where cameras show rare classes (`--shows rare`).
+        rare: where cameras show rare classes (`--shows rare`); None too if no image of them came.
         smoothing: mean over batches of how far neighbouring frames correct; None without `scene.smoothing`.
     """
 

@@ -34,7 +34,8 @@ def scene_figures(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Mappi
     everything = np.ones((plan.seeds, bench.starts[-1]))
     every = _compared(bench, plan, runs, everything)
     rare = np.stack([_rare(bench, plan.shows, seed) for seed in range(plan.seeds)])
-    of_rare = _compared(bench, plan, runs, rare) if rare.any() else None
+    came = any((run.score.visits * rare[run.task.seed]).any() for run in runs)  # short streams may have none
+    of_rare = _compared(bench, plan, runs, rare) if came else None
     found = {}
     for number in range(len(plan.candidates)):
         gaps = every.scene[number] - every.served[number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
@@ -20,16 +20,18 @@ _ROW = 24  # height of a strategy's row, pixels
 def section(among: Sequence[View], shows: str) -> Section:
     """Return the section, with a figure and a table for each view; every view has strategies with a class prior."""
     rare = " Rare is the recall of the classes of 4 %, mean over domains." if shows == RARE else ""
+    smooths = any(scene.smoothing is not None for view in among for _, scene in view.scenes)
+    smoothing = ", and neighbouring frames correct each other (scene.smoothing)" if smooths else ""
     return Section(
         "scene",
         "What the camera shows, learned",
-        f"Beside each strategy, a class prior learns from its predictions which classes a camera shows (scene.prior), "
-        f"and neighbouring frames correct each other where scene.smoothing is set. "
+        f"Beside each strategy, a class prior learns from its predictions which classes a camera shows (scene.prior)"
+        f"{smoothing}. "
         f"Here a camera shows {in_words(shows)}. Points are those of scene_label over the served label on the same "
         f"images, with {LEVEL} intervals. The gate is how far the correction is open, from 0 to 1, as the mean over "
         f"batches.{rare}",
         figures=tuple(_figure(view) for view in among),
-        tables=tuple(_table(view) for view in among),
+        tables=tuple(table for view in among for table in (_table(view), *_rare(view))),
     )
 
 
@@ -76,11 +78,9 @@ def _reading(view: View) -> str:
 
 
 def _table(view: View) -> Table:
-    has_rare = any(scene.rare is not None for _, scene in view.scenes)
     smooths = any(scene.smoothing is not None for _, scene in view.scenes)
     headers = ["served", "scene_label", "− served", "worst domain", "ECE served", "ECE scene", "mean gate"]
     headers += ["mean smoothing"] if smooths else []
-    headers += ["rare served", "rare scene", "− rare served"] if has_rare else []
     lines = [
         Line(row.strategy, tuple(_cells(row, scene)), "served" if row is view.served else "strategy")
         for row, scene in view.scenes
@@ -102,6 +102,20 @@ def _cells(row: Row, scene: SceneFigures) -> list[Cell]:
     ]
     if scene.smoothing is not None:
         cells.append(Cell(two(scene.smoothing)))
-    if (rare := scene.rare) is not None:
-        cells += [Cell(three(rare.served)), Cell(three(rare.scene)), difference_cell(rare.over_served)]
     return cells
+
+
+def _rare(view: View) -> Iterator[Table]:
+    """Yield the table of the recall of rare classes, if there is one."""
+    lines = [
+        Line(
+            row.strategy,
+            (Cell(three(rare.served)), Cell(three(rare.scene)), difference_cell(rare.over_served)),
+            "served" if row is view.served else "strategy",
+        )
+        for row, scene in view.scenes
+        if (rare := scene.rare) is not None
+    ]
+    if lines:
+        headers = ("served", "scene_label", "− served")
+        yield Table(f"{view.name}: recall of the rare classes", "strategy", headers, tuple(lines))

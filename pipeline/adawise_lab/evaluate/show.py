@@ -19,7 +19,7 @@ from adawise.page import NEEDS
 from adawise.text import shared_layers
 from adawise_lab.evaluate.camera import ALL
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
-from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row, SceneFigures
+from adawise_lab.evaluate.result import Difference, DomainFacts, RareRecall, Result, Row, SceneFigures
 
 _VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
 _WIDE = 130  # terminal columns that the full table needs
@@ -40,6 +40,8 @@ def show(result: Result, console: Console) -> None:
             console.print(_groups(named))
         if scenes := [(row, row.scene) for row in named if row.scene is not None]:
             console.print(_scenes(scenes))
+            if rare := [(row, scene.rare) for row, scene in scenes if scene.rare is not None]:
+                console.print(_rare(rare))
         if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
             console.print(_curve(priced, result.tail_share < 1.0))
 
@@ -158,14 +160,12 @@ def _groups(rows: Sequence[Row]) -> Table:
 
 
 def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
-    """Build the table of what a class prior makes of the predictions of each strategy."""
-    has_rare = any(scene.rare is not None for _, scene in scenes)
-    headers = ["served", "scene_label", "over\nserved", "worst\ndomain", "ECE\nserved", "ECE\nscene", "gate"]
+    """Build the table of what the scene makes of the predictions of each strategy."""
     smooths = any(scene.smoothing is not None for _, scene in scenes)
+    headers = ["served", "scene\nlabel", "over\nserved", "worst\ndomain", "ECE\nserved", "ECE\nscene", "gate"]
     headers += ["smooth-\ning"] if smooths else []
-    headers += ["rare\nserved", "rare\nscene", "rare\nover"] if has_rare else []
-    title = "scene_label, corrected by the class prior: accuracy" + (", recall of rare classes" if has_rare else "")
-    table = _table(title, "strategy", headers)
+    by = "the class prior and neighbouring frames" if smooths else "the class prior"
+    table = _table(f"scene_label, corrected by {by}: accuracy", "strategy", headers)
     for row, scene in scenes:
         cells = [
             _three(row.accuracy),
@@ -177,9 +177,15 @@ def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
             f"{scene.gate:.2f}",
             *([] if scene.smoothing is None else [f"{scene.smoothing:.2f}"]),
         ]
-        if scene.rare is not None:
-            cells += [_three(scene.rare.served), _three(scene.rare.scene), _difference(scene.rare.over_served)]
         table.add_row(row.strategy, *cells)
+    return table
+
+
+def _rare(recalls: Sequence[tuple[Row, RareRecall]]) -> Table:
+    """Build the table of the recall of rare classes."""
+    table = _table("scene_label: recall of rare classes", "strategy", ["served", "scene\nlabel", "over\nserved"])
+    for row, rare in recalls:
+        table.add_row(row.strategy, _three(rare.served), _three(rare.scene), _difference(rare.over_served))
     return table
 
 

@@ -208,6 +208,13 @@ def test_what_cameras_show_and_a_class_prior_are_in_the_result_where_they_are_se
     assert "prior_uncalibrated" not in [event["event"] for event in log]
 
 
+def width_of(out: str, title: str) -> int:
+    """The widest line of the tables with this word in their title."""
+    lines = out.splitlines()
+    starts = [n for n, line in enumerate(lines) if title in line]
+    return max(len(line.rstrip()) for n in starts for line in lines[n : n + 6])
+
+
 def test_people_see_what_cameras_show_and_what_the_class_prior_brings(tables: str, capsys: Captured) -> None:
     flags = ("--logits", tables, *QUICK, "--strategies", "grid", "--scene.prior", "beside")
     for shows, has_rare in (("rare", True), ("zipf", False)):
@@ -215,11 +222,33 @@ def test_people_see_what_cameras_show_and_what_the_class_prior_brings(tables: st
         out = capsys.readouterr().out
         assert f"short streams, iid order, shows {shows}, seeds: 1" in out
         (row,) = re.findall(r"scene_label, corrected by the class prior.*?\n +(grid [^\n]*)", out, re.DOTALL)
-        assert len(re.findall(r"[+-]?\d*\.\d+", row)) == (12 if has_rare else 8)  # an interval has two numbers
+        assert len(re.findall(r"[+-]?\d*\.\d+", row)) == 8  # an interval has two numbers
+        rare = re.findall(r"scene_label: recall of rare classes.*?\n +(grid [^\n]*)", out, re.DOTALL)
+        assert [len(re.findall(r"[+-]?\d*\.\d+", row)) for row in rare] == ([4] if has_rare else [])
+        assert width_of(out, "scene_label") <= 80
     assert main(["evaluate", *flags[:-2]]) == 0
     out = capsys.readouterr().out
     assert "short streams, iid order, seeds: 1" in out
     assert "scene" not in out
+
+
+def test_frames_are_smoothed_where_the_setting_says_so(
+    tables: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_SURE", (0.0, 1e-6)), ("_ALIKE", (5.0, 4.0)), ("_ODDS", 1e-12)):
+        monkeypatch.setattr(f"adawise.adapt.smoothing.{name}", value)
+    flags = ("--logits", tables, *QUICK, "--strategies", "fixed", "--shows", "few3", "--scene.prior", "beside")
+    (prior, both) = (
+        output_of(capsys, *flags, *more)["rows"][0]["scene"] for more in ((), ("--scene.smoothing", "beside"))
+    )
+    assert prior["smoothing"] is None
+    assert both["smoothing"] > 0.9
+    assert both["accuracy"] != prior["accuracy"]
+    assert both["gate"] == prior["gate"]
+    assert main(["evaluate", *flags, "--scene.smoothing", "beside"]) == 0
+    out = capsys.readouterr().out
+    assert "corrected by the class prior and neighbouring frames" in out.replace("\n", " ")
+    assert width_of(out, "scene_label") <= 80
 
 
 def test_a_curve_is_run_and_told_and_drawn(tables: str, tmp_path: Path, capsys: Captured) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adawise.adapt.prior import ClassPrior
+from adawise.adapt.smoothing import Smoothing
 from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.camera import rare_images
 from adawise_lab.evaluate.result import Row, SceneFigures
@@ -36,27 +37,30 @@ def rows_of(plan: Plan) -> list[Row]:
     return [row for row in rows if not row.reference]
 
 
-def by_hand(plan: Plan, kind: str, order: str) -> tuple[dict[str, list[Any]], list[float]]:
-    """Lists by domain of (right, right as served, confidence, is rare) of each image, and the gate of each batch."""
+def by_hand(plan: Plan, kind: str, order: str) -> tuple[dict[str, list[Any]], list[float], list[float]]:
+    """Lists by domain of (right, right as served, confidence, is rare) of each image; gate and weight of each batch."""
     seen: dict[str, list[Any]] = {table.name: [] for table in BENCH.tables}
-    gates = []
+    gates, weights = [], []
     for seed in range(plan.seeds):
         rare = rare_images(plan.shows, BENCH.domains, seed=seed)
         for stream in plan.streams(BENCH, kind, order, seed):
-            prior = ClassPrior("")
+            prior, smoothing = ClassPrior(""), Smoothing("")
             for ids in stream:
                 d = BENCH.domain_of[ids[0]]
                 if prior.kept and len(prior.places) != min(CLASSES[d], 64):
-                    prior = ClassPrior("")  # the classes are others
+                    prior, smoothing = ClassPrior(""), Smoothing("")  # the classes are others
                 z = BENCH.tables[d].logits[ALPHA, ids - BENCH.starts[d]].astype(np.float64)
                 p = np.exp(z - z.max(axis=1, keepdims=True))
                 p /= p.sum(axis=1, keepdims=True)
                 prior = prior.observed(p)
                 gates.append(prior.gate(CLASSES[d]))
                 q = prior.corrected(p)
+                if plan.smooths:
+                    smoothing, q, weight = smoothing.smoothed(p, q, prior)
+                    weights.append(weight)
                 right, served = q.argmax(axis=1) == BENCH.labels[ids], p.argmax(axis=1) == BENCH.labels[ids]
                 seen[BENCH.tables[d].name] += zip(right, served, q.max(axis=1), np.isin(ids, rare), strict=True)
-    return seen, gates
+    return seen, gates, weights
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
@@ -65,14 +69,20 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shows", "kind", "order"), [("few3", "short", "iid"), ("rare", "stationary", "runs"), ("rare", "short", "iid")]
+    ("shows", "kind", "order", "smooths"),
+    [
+        ("few3", "short", "iid", False),
+        ("rare", "stationary", "runs", False),
+        ("rare", "short", "iid", True),
+        ("few3", "stationary", "runs", True),
+    ],
 )
-def test_the_figures_are_those_of_a_class_prior_by_hand(shows: str, kind: str, order: str) -> None:
-    plan = replace(a_plan("fixed", kinds=[kind], orders=[order], seeds=3), shows=shows, prior=True)
+def test_the_figures_are_those_of_a_scene_by_hand(shows: str, kind: str, order: str, smooths: bool) -> None:
+    plan = replace(a_plan("fixed", kinds=[kind], orders=[order], seeds=3), shows=shows, prior=True, smooths=smooths)
     (row,) = rows_of(plan)
     scene = row.scene
     assert scene is not None
-    seen, gates = by_hand(plan, kind, order)
+    seen, gates, weights = by_hand(plan, kind, order)
     columns = {name: np.array(values, dtype=np.float64).T for name, values in seen.items()}
     accuracies = {name: right.mean() for name, (right, *_) in columns.items()}
     gaps = {name: right.mean() - served.mean() for name, (right, served, *_) in columns.items()}
@@ -85,6 +95,8 @@ def test_the_figures_are_those_of_a_class_prior_by_hand(shows: str, kind: str, o
     assert (scene.worst_domain, scene.worst_domain_gap) == min(gaps.items(), key=lambda item: item[1])
     assert scene.ece == pytest.approx(np.mean([calibration_error(c[0], c[2]) for c in columns.values()]), abs=1e-6)
     assert scene.gate == pytest.approx(np.mean(gates))
+    assert scene.smoothing == (pytest.approx(np.mean(weights)) if smooths else None)
+    assert not (smooths and order == "runs") or 0.1 < np.mean(weights) != scene.gate
     if shows == "rare":
         assert scene.rare is not None
         recalls = [(c[0][c[3] > 0].mean(), c[1][c[3] > 0].mean()) for c in columns.values()]
@@ -107,6 +119,24 @@ def test_each_strategy_has_figures_of_its_own_and_what_is_served_is_what_it_was(
     assert first.accuracy != second.accuracy
     alone = [row.scene for row in rows_of(replace(plan, prior=True, candidates=plan.candidates[1:]))]
     assert alone == [second]
+
+
+def test_where_no_image_of_a_rare_class_comes_there_is_no_recall() -> None:
+    """A short stream of long runs may show common classes alone."""
+    table = a_table("a", 0.5, images=400, classes=10)
+    for images in range(40, 400):
+        labels = np.arange(images) % 10
+        bench = a_bench(replace(table, logits=table.logits[:, :images], labels=labels))
+        plan = replace(a_plan("fixed", kinds=["short"], orders=["runs"]), shows="rare", prior=True)
+        drawn = [np.concatenate(stream) for stream in plan.streams(bench, "short", "runs", 0)]
+        if not np.isin(np.concatenate(drawn), rare_images("rare", bench.domains, seed=0)).any():
+            break
+    else:
+        pytest.fail("every size has images of rare classes")
+    (row, *_) = assess(bench, plan, None, run_here(bench, plan), calibration="").rows
+    assert row.scene is not None
+    assert row.scene.rare is None
+    assert np.isfinite(row.scene.over_served.ci).all()
 
 
 def test_resamples_without_any_image_of_rare_classes_do_not_count() -> None:

@@ -27,8 +27,8 @@ def scene_result() -> Result:
         return assess(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 
-def a_scene(difference: float, rare: RareRecall | None = None) -> SceneFigures:
-    return SceneFigures(0.65 + difference, over(difference), 0.04, 0.5, -0.015, "new_a", {}, rare)
+def a_scene(difference: float, rare: RareRecall | None = None, smoothing: float | None = None) -> SceneFigures:
+    return SceneFigures(0.65 + difference, over(difference), 0.04, 0.5, -0.015, "new_a", {}, rare, smoothing)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,20 @@ def test_its_table_has_both_labels_and_the_recall_of_rare_classes_where_there_ar
     assert [cell.text for cell in line.cells] == [".650", ".730", "+8.0", "−1.5", ".050", ".040", ".50"]
     assert line.cells[2].mark == "better"
     section = scene_page.section([a_view(scene=a_scene(0.08, rare))], "rare")
-    (line,) = section.tables[0].lines
-    assert [cell.text for cell in line.cells[-3:]] == [".610", ".580", "−3.0"]
+    (line,) = section.tables[1].lines
+    assert [cell.text for cell in line.cells] == [".610", ".580", "−3.0"]
     assert line.cells[-1].mark == "worse"
-    assert len(section.tables[0].headers) == len(line.cells)
+    assert [len(table.headers) for table in section.tables] == [len(table.lines[0].cells) for table in section.tables]
     assert "Rare is the recall" in section.lead
+    assert "neighbouring frames" not in section.lead
+
+
+def test_how_far_frames_are_smoothed_is_a_column_where_they_are() -> None:
+    section = scene_page.section([a_view(scene=a_scene(0.08, smoothing=0.25))], "few5")
+    (table,) = section.tables
+    assert table.headers[-1] == "mean smoothing"
+    assert [cell.text for cell in table.lines[0].cells[-2:]] == [".50", ".25"]
+    assert "neighbouring frames correct each other" in section.lead
 
 
 def test_without_a_class_prior_nothing_of_it_is_on_the_page(result: Result, made: Provenance) -> None:
@@ -74,7 +83,8 @@ def test_it_is_drawn_offline_beside_what_was_there(
     assert seen.complaints == []
     assert section.locator("h2").is_visible()
     assert seen.page.locator('nav a[href="#scene"]').is_visible()
-    assert section.locator(".chart svg").count() == section.locator("table").count() == 4
+    assert section.locator(".chart svg").count() == 4
+    assert section.locator("table").count() == 8  # of accuracy, and of rare classes
     for table in section.locator("table").all():
         assert table.locator("tbody tr").count() == 2
     assert "four classes that are equally frequent, and two of 4 % each" in seen.page.locator("p.kind").inner_text()
