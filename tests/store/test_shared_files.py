@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from obstore.store import MemoryStore
 
 from adawise.store import shared_files
 from adawise.store.object_store import file_system
+from adawise.store.shared_files import SharedFile
 from tests.store.clouds import new_bucket, open_s3, s3_server
 
 DATA = bytes(range(256)) * 8_192
@@ -71,3 +74,32 @@ def test_the_size_and_the_time_of_a_file_are_those_of_when_it_was_opened_last(
     store.put("other", DATA)
     with files.open(f"{url.removesuffix('object')}other"):
         assert files.size(url) == len(b"unseen")
+
+
+def test_a_thread_that_did_not_seek_gets_an_error_and_not_the_beginning() -> None:
+    """As threads of a library do that lose what Python keeps for them between two calls."""
+    store = MemoryStore()
+    store.put("key", bytes(range(100)))
+    file, found = SharedFile(store, "key"), list[Exception]()
+    assert file.read(2) == b"\0\1"
+
+    def read() -> None:
+        try:
+            file.read(4)
+        except OSError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert ["did not seek" in str(error) for error in found] == [True]
+
+
+def test_an_object_that_has_shrunk_since_it_was_opened_is_no_short_read() -> None:
+    store = MemoryStore()
+    store.put("key", bytes(100))
+    file = SharedFile(store, "key")
+    store.put("key", bytes(50))
+    file.seek(20)
+    with pytest.raises(OSError, match=r"expected 60 bytes from 20 on, got 30"):
+        file.read(60)

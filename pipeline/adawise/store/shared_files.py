@@ -23,7 +23,10 @@ _REMEMBERED = 10_000  # files that were opened
 
 
 class SharedFile(io.RawIOBase):
-    """An object of which each thread has a position of its own, at first 0. A read is one request for its range.
+    """An object of which each thread has a position of its own. A read is one request for its range.
+
+    The thread that opens it begins at 0; another one has to seek before it reads. (DuckDB before 1.4.5 gave up Python's
+    thread between both calls, and the position with it: an error, and not the bytes of another place.)
 
     Attributes:
         meta: the answer of the store when the file was opened.
@@ -34,6 +37,7 @@ class SharedFile(io.RawIOBase):
         self.meta = obstore.head(store, key)
         self._store, self._key = store, key
         self._of_thread = threading.local()
+        self._of_thread.position = 0
 
     @override
     def readable(self) -> bool:
@@ -48,18 +52,36 @@ class SharedFile(io.RawIOBase):
         return int(getattr(self._of_thread, "position", 0))
 
     @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def tell(self) -> int:
+        """Return this thread's position. Raises OSError if it has none."""
+        try:
+            return int(self._of_thread.position)
+        except AttributeError:
+            raise OSError(f"{self._key}: read by a thread that did not seek first") from None
+
+    @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.meta["size"]}[whence]
+        origin = 0 if whence == os.SEEK_SET else self.tell() if whence == os.SEEK_CUR else self.meta["size"]
         self._of_thread.position = offset + origin
-        return offset + origin
+        return int(offset + origin)
 
     @override
     def read(self, size: int = -1) -> bytes:
+        if not hasattr(self._of_thread, "position"):
+            raise OSError(f"{self._key}: read by a thread that did not seek first")
         first, end = self.tell(), self.meta["size"]
         until = end if size < 0 else min(first + size, end)
         if until <= first:
             return b""
         data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
+        if len(data) != until - first:
+            raise OSError(
+                f"{self._key}: expected {until - first} bytes from {first} on, got {len(data)}: it has changed"
+            )
         self._of_thread.position = first + len(data)
         return data
 

@@ -517,3 +517,25 @@ def test_a_file_that_is_removed_while_duckdb_reads_it_is_gone_and_not_damaged(
     monkeypatch.setattr(SharedFile, "read", read_once_removed)
     with duckdb.connect() as connection, pytest.raises(ChainError, match="one is gone: "), translated(bucket):
         read_traces(bucket).relation(connection).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GenericError", StoreUnavailable),
+        ("TimeoutError", StoreUnavailable),
+        ("InvalidPathError", SettingsError),
+        ("AssertionError", duckdb.Error),
+        ("MemoryError", duckdb.Error),
+    ],
+)
+def test_only_what_a_store_raises_is_its_fault(name: str, expected: type[Exception]) -> None:
+    text = f'Traceback (most recent call last):\n  File "x.py", line 1\n{name}: no answer\n\nLINE 1: select\n   ^'
+    with pytest.raises(expected) as raised, translated("s3://bucket/a"):
+        raise duckdb.Error(text)
+    assert expected is duckdb.Error or "LINE" not in str(raised.value)
+
+
+def test_a_file_that_is_gone_before_the_query_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(ChainError, match=r"but one is gone.*retain"), translated(str(tmp_path)):
+        duckdb.execute(f"SELECT * FROM read_parquet('{tmp_path}/gone.parquet')")

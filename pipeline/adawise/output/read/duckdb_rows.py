@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,9 +82,11 @@ def translated(*roots: str) -> Iterator[None]:
         if raised := _raised_in_python(error, " or ".join(roots)):
             raise raised from error
         first = str(error).strip().partition("\n")[0]
+        if isinstance(error, duckdb.IOException) and "No files found that match the pattern" in first:
+            raise _gone(" or ".join(roots), first) from error
         # The error for a damaged page names no file, and has no class of its own.
         is_of_a_file = isinstance(error, (duckdb.InvalidInputException, duckdb.IOException)) and ".parquet" in first
-        if not is_of_a_file and type(error) is not duckdb.Error:
+        if not is_of_a_file and (type(error) is not duckdb.Error or first.startswith("Traceback")):
             raise
         raise ChainError(
             f"{' or '.join(roots)}: expected Parquet files that can be read, but: {first}. `adawise verify` of it "
@@ -96,18 +99,26 @@ def _raised_in_python(error: duckdb.Error, where: str) -> BaseException | None:
 
     Python's signals are handled in such a file, too. DuckDB has no class for these errors, and of them only the text.
     """
-    found = re.match(r"\s*Traceback .*?^(?:\w+\.)*(\w+): ?(.*)", str(error), re.DOTALL | re.MULTILINE)
+    text_of = str(error).partition("\n\nLINE ")[0]  # DuckDB adds the query
+    found = re.match(r"\s*Traceback .*?^(?:\w+\.)*(\w+): ?(.*)", text_of, re.DOTALL | re.MULTILINE)
     if type(error) is not duckdb.Error or found is None:
         return None
     name, text = found.groups()
     if name == "KeyboardInterrupt":
         return KeyboardInterrupt()
     if name == "FileNotFoundError" and answers.is_absent(gone := FileNotFoundError(text)):
-        return ChainError(
-            f"{where}: expected the files that were listed, but one is gone: {answers.brief(gone)}; read again, or "
-            "restore it unless `retain` or `compact --delete-after` removed it"
-        )
-    return answers.translated(Exception(text), where)
+        return _gone(where, answers.brief(gone))
+    kind = getattr(builtins, name, None)
+    if name not in answers.RAISED and not (isinstance(kind, type) and issubclass(kind, OSError)):
+        return None  # a fault of the program
+    return answers.translated(type(name, (Exception,), {})(text), where)  # answers go by the name of the error
+
+
+def _gone(where: str, what: str) -> ChainError:
+    return ChainError(
+        f"{where}: expected the files that were listed, but one is gone: {what}; read again, or restore it unless "
+        "`retain` or `compact --delete-after` removed it"
+    )
 
 
 def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
