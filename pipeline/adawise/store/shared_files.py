@@ -52,18 +52,6 @@ class SharedFile(io.RawIOBase):
         return int(getattr(self._of_thread, "position", 0))
 
     @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def tell(self) -> int:
-        """Return this thread's position. Raises OSError if it has none."""
-        try:
-            return int(self._of_thread.position)
-        except AttributeError:
-            raise OSError(f"{self._key}: read by a thread that did not seek first") from None
-
-    @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = 0 if whence == os.SEEK_SET else self.tell() if whence == os.SEEK_CUR else self.meta["size"]
         self._of_thread.position = offset + origin
