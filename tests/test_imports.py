@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "store/documents": ("errors", "pydantic"),
     "store/parquet": ("", "pyarrow"),
     "store/object_store": ("errors", "obstore stamina structlog"),
-    "store/shared_files": ("", "obstore"),
+    "store/shared_files": ("errors", "obstore"),
     "publish": ("errors records ports kafka/client", "kafka"),
     "publish/alerts": ("records ports", "numpy"),
     "publish/dead_letters": ("errors records ports kafka/client kafka/own_topic decode/headers", "kafka"),

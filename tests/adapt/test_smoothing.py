@@ -250,6 +250,22 @@ def test_it_is_what_its_definition_gives(batch: int) -> None:
     assert min(weights[len(weights) // 3 :]) < 0.2, "both ends of the gates are seen"
 
 
+@pytest.mark.parametrize("likeness", [0.93, 0.86, 0.82, 0.7])
+@pytest.mark.parametrize("confidence", [0.45, 0.49, 0.52, 0.6])
+def test_the_gates_open_step_by_step(likeness: float, confidence: float) -> None:
+    rng = np.random.default_rng(15)
+    prior = ClassPrior(DIGEST).observed(rng.dirichlet(np.ones(C_OF), 200))
+    prior = replace(prior, confidence=confidence * prior.images)
+    p = rng.dirichlet(np.ones(C_OF), 1)
+    state = Smoothing(DIGEST, evidence=(8.0, 8.0), alike=(400.0, 400.0 * likeness))
+    after, _, weight = state.smoothed(p, prior.corrected(p), prior)
+    sureness = (confidence - 1 / C_OF) / (1 - 1 / C_OF)
+    gates = np.clip([(0.88 - after.likeness) / 0.08, (sureness - 0.36) / 0.1], 0.0, 1.0)
+    assert after.likeness == pytest.approx(likeness, abs=0.01)
+    assert [0.0 < gate < 1.0 for gate in gates] == [likeness in (0.86, 0.82), confidence in (0.49, 0.52)]
+    assert weight == pytest.approx(gates.prod() * after.weights().sum())
+
+
 def test_sketches_are_as_alike_as_what_they_are_of() -> None:
     rng = np.random.default_rng(13)
     pattern = np.tile(rng.normal(0.0, 1.0, 32), 32)  # what comes again in every 32nd class is not all that counts

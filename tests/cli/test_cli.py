@@ -564,6 +564,7 @@ def test_a_file_does_not_get_the_number_of_a_standard_stream_that_is_closed() ->
 import os, sys
 from adawise.__main__ import _open_closed_streams
 _open_closed_streams()
+print("a name that is not UTF-8: \\udcff", flush=True)
 sys.stderr.write(f"{os.readlink('/proc/self/fd/1')} {os.get_inheritable(1)} {open(os.devnull).fileno() > 2}")
 """
     command = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program]

@@ -61,6 +61,11 @@ class Plan:
         self._place, self._call, self._moment, self._error = (port, method), call, moment, error
         self.has_failed = False
 
+    @property
+    def has_ended(self) -> bool:
+        """True once nothing more will fail."""
+        return self.has_failed or self._error is None
+
     def on(self, port: str, target: Any, methods: Sequence[str] = ()) -> Any:
         """What the worker is given for this port: calls of its methods are counted, those that it makes itself not."""
         names = methods or PORTS[port]

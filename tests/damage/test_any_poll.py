@@ -62,7 +62,8 @@ def read(
                 source.lag(tp)  # what a worker logs after each segment
             if len(offsets) == 1 and EACH in map(len, offsets.values()):
                 source.resume([*assigned])
-            if sum(map(len, offsets.values())) >= EACH * PARTITIONS:
+            # A planned call that no poll made so far comes with one of the next.
+            if sum(map(len, offsets.values())) >= EACH * PARTITIONS and plan.has_ended:
                 break
         return offsets, assigned
 
@@ -87,7 +88,7 @@ def test_a_call_of_a_source_that_fails_once_costs_no_message_and_no_assignment(
 ) -> None:
     for name in ("_CHECK_S", "_ENDS_S", "_ENDS_AGAIN_S"):
         monkeypatch.setattr(kafka_source, name, 0.0)  # each poll asks
-    name, draw, faults, reached = topic(PARTITIONS), Random(3), list[str](), list[bool]()
+    name, draw, faults, unreached = topic(PARTITIONS), Random(3), list[str](), list[str]()
     for partition in range(PARTITIONS):
         produce(broker, numbered(name, partition, EACH))
     calm = Plan()
@@ -98,8 +99,9 @@ def test_a_call_of_a_source_that_fails_once_costs_no_message_and_no_assignment(
         if draw.random() < share:
             plan = Plan(*place)
             found = read(plan, broker, name)
-            reached.append(plan.has_failed)  # a run that needs fewer polls does not come to its last calls
+            if not plan.has_failed:
+                unreached.append(str(place[:4]))
             if found != expected:
                 faults.append(f"{place[:4]}: {found}")
     assert not faults, "\n".join(faults)
-    assert sum(reached) > 0.8 * len(reached)
+    assert not unreached

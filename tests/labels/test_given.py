@@ -146,3 +146,13 @@ def test_ctrl_c_while_a_file_of_labels_is_read_is_no_fault_of_the_file(
     file.write_text("row_id,label\nframes/0/0/0,car\n")
     with duckdb.connect() as connection, pytest.raises(KeyboardInterrupt), translated(str(tmp_path)):
         given.read_labels(connection, str(file))
+
+
+def test_stored_labels_that_are_removed_while_they_are_read_are_no_damage(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `retain` removes them."""
+    collect(tmp_path, row(5, "car"))
+    monkeypatch.setattr(given, "_files", lambda root: [f"{root}/labels/gone.parquet"])
+    with pytest.raises(ChainError, match=r"one is gone.*labels/gone\.parquet"), translated(str(tmp_path)):
+        label(connection, str(tmp_path), file=None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from obstore.store import MemoryStore
 
+from adawise.errors import ChainError
 from adawise.store import shared_files
 from adawise.store.object_store import file_system
 from adawise.store.shared_files import SharedFile
@@ -76,23 +77,28 @@ def test_the_size_and_the_time_of_a_file_are_those_of_when_it_was_opened_last(
         assert files.size(url) == len(b"unseen")
 
 
-def test_a_thread_that_did_not_seek_gets_an_error_and_not_the_beginning() -> None:
+def test_a_thread_that_did_not_seek_gets_an_error_and_not_the_beginning(other: ThreadPoolExecutor) -> None:
     """As threads of a library do that lose what Python keeps for them between two calls."""
     store = MemoryStore()
     store.put("key", bytes(range(100)))
-    file, found = SharedFile(store, "key"), list[Exception]()
+    file = SharedFile(store, "key")
     assert file.read(2) == b"\0\1"
+    for call in (partial(file.read, 4), partial(file.seek, 4, os.SEEK_CUR)):
+        with pytest.raises(RuntimeError, match="did not seek"):
+            other.submit(call).result()
+    assert other.submit(file.seek, -1, os.SEEK_END).result() == 99
+    assert other.submit(file.read).result() == b"c"
 
-    def read() -> None:
-        try:
-            file.read(4)
-        except OSError as error:
-            found.append(error)
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    thread.join()
-    assert ["did not seek" in str(error) for error in found] == [True]
+@pytest.mark.parametrize(("offset", "whence"), [(-1, os.SEEK_SET), (-3, os.SEEK_CUR), (-101, os.SEEK_END), (0, 3)])
+def test_a_place_that_no_file_has_is_refused(offset: int, whence: int) -> None:
+    store = MemoryStore()
+    store.put("key", bytes(100))
+    file = SharedFile(store, "key")
+    file.seek(2)
+    with pytest.raises(ValueError, match="expected to seek"):
+        file.seek(offset, whence)
+    assert file.tell() == 2
 
 
 def test_an_object_that_has_shrunk_since_it_was_opened_is_no_short_read() -> None:
@@ -101,5 +107,5 @@ def test_an_object_that_has_shrunk_since_it_was_opened_is_no_short_read() -> Non
     file = SharedFile(store, "key")
     store.put("key", bytes(50))
     file.seek(20)
-    with pytest.raises(OSError, match=r"expected 60 bytes from 20 on, got 30"):
+    with pytest.raises(ChainError, match=r"expected 60 bytes from 20 on, got 30: it has changed .*; read again"):
         file.read(60)

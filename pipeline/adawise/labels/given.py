@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from adawise.errors import ChainError, SettingsError
-from adawise.store.store import as_pattern, check_regular, open_store
+from adawise.store.store import as_pattern, check_regular, is_of_no_file, open_store
 
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and optionally labelled_at)"
 
@@ -86,7 +86,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         _load(connection, path, form, columns)
         wrong = connection.execute(_CHECK).fetchall()
     except _UNREADABLE as error:
-        if _is_of_no_file(error):
+        if _is_interrupted(error):
             raise
         first = str(error).strip().partition("\n")[0]
         raise SettingsError(f"{file}: expected a {form} file of labels, but: {first}; correct the file") from error
@@ -94,7 +94,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         raise SettingsError(f"{file}, row {number}: {problem}, got {str(found)[:_ROW_TEXT]!r}; correct the file")
 
 
-def _is_of_no_file(error: Exception) -> bool:
+def _is_interrupted(error: Exception) -> bool:
     """Return True for Ctrl-C, and for an object store that does not answer; `duckdb_rows.translated` raises these."""
     return str(error).lstrip().startswith(("Query interrupted", "Traceback "))
 
@@ -202,7 +202,7 @@ def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> S
     try:
         connection.execute(_GIVEN, {"files": [as_pattern(file) for file in files]})
     except duckdb.Error as error:
-        if _is_of_no_file(error):
+        if _is_interrupted(error) or is_of_no_file(error):
             raise
         first = str(error).strip().partition("\n")[0]
         raise ChainError(

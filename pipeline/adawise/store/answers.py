@@ -31,15 +31,6 @@ class Answer(NamedTuple):
 
 
 _NO_BUCKET = "NoSuchBucket|ContainerNotFound|ContainerBeingDeleted|InvalidBucketName"
-RAISED = frozenset(
-    {
-        *("BaseError", "GenericError", "NotFoundError", "InvalidPathError", "JoinError", "NotSupportedError"),
-        *("AlreadyExistsError", "PreconditionError", "NotModifiedError", "NotImplementedError"),
-        *("PermissionDeniedError", "UnauthenticatedError", "UnknownConfigurationKeyError"),
-    }
-)
-"""The names of the errors that the client library raises."""
-
 _NO_SUCH_URL = "InvalidPathError|UnknownConfigurationKeyError"
 _BUCKET = "check the URL (sink.root, record.root or the option that named it), the region and the endpoint"
 
@@ -112,6 +103,15 @@ ANSWERS = (
     ),
 )
 """In order of precedence; codes are compared before statuses."""
+
+RAISED = frozenset(
+    {
+        *("BaseError", "GenericError", "NotFoundError", "InvalidPathError", "JoinError", "NotSupportedError"),
+        *("AlreadyExistsError", "PreconditionError", "NotModifiedError"),
+        *("PermissionDeniedError", "UnauthenticatedError", "UnknownConfigurationKeyError"),
+    }
+)
+"""The names of the errors that the client library raises."""
 
 SILENCE = Answer(
     *("", ""),

@@ -16,6 +16,8 @@ import obstore
 from obstore.fsspec import FsspecStore
 from typing_extensions import override
 
+from adawise.errors import ChainError
+
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
@@ -25,8 +27,8 @@ _REMEMBERED = 10_000  # files that were opened
 class SharedFile(io.RawIOBase):
     """An object of which each thread has a position of its own. A read is one request for its range.
 
-    The thread that opens it begins at 0; another one has to seek before it reads. (DuckDB before 1.4.5 gave up Python's
-    thread between both calls, and the position with it: an error, and not the bytes of another place.)
+    The thread that opens it begins at 0; another one has to seek to a place before it reads. (A library that lets go of
+    Python's thread between both calls loses the position with it, and gets an error, not the bytes of another place.)
 
     Attributes:
         meta: the answer of the store when the file was opened.
@@ -53,22 +55,33 @@ class SharedFile(io.RawIOBase):
 
     @override
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = 0 if whence == os.SEEK_SET else self.tell() if whence == os.SEEK_CUR else self.meta["size"]
-        self._of_thread.position = offset + origin
-        return int(offset + origin)
+        if whence == os.SEEK_CUR:
+            offset += self._position()
+        elif whence == os.SEEK_END:
+            offset += self.meta["size"]
+        elif whence != os.SEEK_SET:
+            raise ValueError(f"{self._key}: expected to seek from 0, 1 or 2, got {whence}")
+        if offset < 0:
+            raise ValueError(f"{self._key}: expected to seek to a position of 0 or more, got {offset}")
+        self._of_thread.position = offset
+        return offset
+
+    def _position(self) -> int:
+        if not hasattr(self._of_thread, "position"):
+            raise RuntimeError(f"{self._key}: read by a thread that did not seek first")
+        return int(self._of_thread.position)
 
     @override
     def read(self, size: int = -1) -> bytes:
-        if not hasattr(self._of_thread, "position"):
-            raise OSError(f"{self._key}: read by a thread that did not seek first")
-        first, end = self.tell(), self.meta["size"]
+        first, end = self._position(), self.meta["size"]
         until = end if size < 0 else min(first + size, end)
         if until <= first:
             return b""
         data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
         if len(data) != until - first:
-            raise OSError(
-                f"{self._key}: expected {until - first} bytes from {first} on, got {len(data)}: it has changed"
+            raise ChainError(
+                f"{self._key}: expected {until - first} bytes from {first} on, got {len(data)}: it has changed since "
+                "it was opened; read again"
             )
         self._of_thread.position = first + len(data)
         return data

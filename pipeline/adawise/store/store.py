@@ -255,6 +255,13 @@ def as_pattern(path: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", path)
 
 
+def is_of_no_file(error: Exception) -> bool:
+    """Return True for DuckDB's error for a local file that was removed, before the query or while it ran."""
+    first = str(error).strip().partition("\n")[0]
+    absent = f": {os.strerror(errno.ENOENT)}"
+    return "No files found that match the pattern" in first or ("Cannot open file" in first and first.endswith(absent))
+
+
 class LocalStore:
     """A folder of one file system with hard links; several processes, also on several hosts, may share it.
 

@@ -19,17 +19,18 @@ _ROW = 24  # height of a strategy's row, pixels
 
 def section(among: Sequence[View], shows: str) -> Section:
     """Return the section, with a figure and a table for each view; every view has strategies with a class prior."""
-    rare = " Rare is the recall of the classes of 4 %, mean over domains." if shows == RARE else ""
+    rare = " A second table has the recall of the classes of 4 %, as the mean over domains." if shows == RARE else ""
     smooths = any(scene.smoothing is not None for view in among for _, scene in view.scenes)
     smoothing = ", and neighbouring frames correct each other (scene.smoothing)" if smooths else ""
+    weight = "; smoothing is the weight of what neighbouring frames say, likewise" if smooths else ""
     return Section(
         "scene",
         "What the camera shows, learned",
         f"Beside each strategy, a class prior learns from its predictions which classes a camera shows (scene.prior)"
         f"{smoothing}. "
         f"Here a camera shows {in_words(shows)}. Points are those of scene_label over the served label on the same "
-        f"images, with {LEVEL} intervals. The gate is how far the correction is open, from 0 to 1, as the mean over "
-        f"batches.{rare}",
+        f"images, with {LEVEL} intervals. The gate is how far the prior's correction is open, from 0 to 1, as the mean "
+        f"over batches{weight}.{rare}",
         figures=tuple(_figure(view) for view in among),
         tables=tuple(table for view in among for table in (_table(view), *_rare(view))),
     )

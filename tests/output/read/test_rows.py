@@ -525,6 +525,9 @@ def test_a_file_that_is_removed_while_duckdb_reads_it_is_gone_and_not_damaged(
         ("GenericError", StoreUnavailable),
         ("TimeoutError", StoreUnavailable),
         ("InvalidPathError", SettingsError),
+        ("ChainError", ChainError),
+        ("NotImplementedError", duckdb.Error),
+        ("len", duckdb.Error),
         ("AssertionError", duckdb.Error),
         ("MemoryError", duckdb.Error),
     ],
@@ -539,3 +542,19 @@ def test_only_what_a_store_raises_is_its_fault(name: str, expected: type[Excepti
 def test_a_file_that_is_gone_before_the_query_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(ChainError, match=r"but one is gone.*retain"), translated(str(tmp_path)):
         duckdb.execute(f"SELECT * FROM read_parquet('{tmp_path}/gone.parquet')")
+
+
+def test_a_file_that_is_removed_while_the_query_runs_is_gone_and_not_damaged(tmp_path: Path) -> None:
+    """As `retain` removes it: DuckDB opens some files ahead of what it reads, and the others later."""
+    paths = [tmp_path / f"{n}.parquet" for n in range(128)]
+    for path in paths:
+        pq.write_table(pa.table({"n": [1]}), path)
+
+    def remove(n: int) -> int:
+        paths[-1].unlink(missing_ok=True)
+        return n
+
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.create_function("remove", remove, ["BIGINT"], "BIGINT", side_effects=True)
+        with pytest.raises(ChainError, match=r"but one is gone.*127\.parquet.*retain"), translated(str(tmp_path)):
+            connection.execute("SELECT remove(n) FROM read_parquet($files)", {"files": [*map(str, paths)]}).fetchall()

@@ -12,7 +12,7 @@ from adawise.errors import ChainError, SettingsError
 from adawise.output.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
 from adawise.sink.schemas import AUDIT_REGRET
 from adawise.store import answers
-from adawise.store.store import as_pattern
+from adawise.store.store import as_pattern, is_of_no_file
 
 try:
     import duckdb
@@ -82,7 +82,7 @@ def translated(*roots: str) -> Iterator[None]:
         if raised := _raised_in_python(error, " or ".join(roots)):
             raise raised from error
         first = str(error).strip().partition("\n")[0]
-        if isinstance(error, duckdb.IOException) and "No files found that match the pattern" in first:
+        if is_of_no_file(error):
             raise _gone(" or ".join(roots), first) from error
         # The error for a damaged page names no file, and has no class of its own.
         is_of_a_file = isinstance(error, (duckdb.InvalidInputException, duckdb.IOException)) and ".parquet" in first
@@ -106,6 +106,8 @@ def _raised_in_python(error: duckdb.Error, where: str) -> BaseException | None:
     name, text = found.groups()
     if name == "KeyboardInterrupt":
         return KeyboardInterrupt()
+    if name == "ChainError":
+        return ChainError(text)
     if name == "FileNotFoundError" and answers.is_absent(gone := FileNotFoundError(text)):
         return _gone(where, answers.brief(gone))
     kind = getattr(builtins, name, None)

@@ -55,7 +55,7 @@ def test_its_table_has_both_labels_and_the_recall_of_rare_classes_where_there_ar
     assert [cell.text for cell in line.cells] == [".610", ".580", "−3.0"]
     assert line.cells[-1].mark == "worse"
     assert [len(table.headers) for table in section.tables] == [len(table.lines[0].cells) for table in section.tables]
-    assert "Rare is the recall" in section.lead
+    assert "A second table has the recall of the classes of 4 %" in section.lead
     assert "neighbouring frames" not in section.lead
 
 
