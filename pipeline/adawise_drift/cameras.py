@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from adawise.labels.arrays import selected
+from adawise.watch.status.facts import lacking
 from adawise_drift.changes.find import ALPHA, Change, Sensitivity, find_changes
 from adawise_drift.changes.times import DAY_US, UTC_CLOCKS, Clocks, local_us
 from adawise_drift.collect import Collected, DriftPath
@@ -168,6 +169,7 @@ def _camera(of: CameraHistory, found: Collected) -> Camera:
         class_mix=_mix(found.classes.get(stream_id, ())),
         reasons=found.reasons.get(stream_id, {}),
         resets=found.resets.get(stream_id, {}),
+        lacking=tuple(lacking(*found.off_list[stream_id])) if stream_id in found.off_list else (),
         silences=tuple(gap for gap in gaps if gap[1] >= found.judged_us),
         series=found.series[stream_id],
         accuracy=over_time([found.binned[stream_id]]),

@@ -230,6 +230,7 @@ class Collected:
     reasons: Mapping[str, Mapping[str, int]]
     all_rejected: Mapping[str, int]  # since when, of cameras that have sent images since their last batch
     resets: Mapping[str, Mapping[str, int]]
+    off_list: Mapping[str, tuple[int, Mapping[str, int]]]  # images under the newest shortlist, and what it lacks
     models: Mapping[str, tuple[Model, ...]]  # by camera, in the order in which they came; all cameras under ""
     rows: int  # images of these cameras of which the outcome is known, accepted or rejected
     starts: Mapping[str, Sequence[tuple[int, str]]]  # when a state was begun anew, and why (`queries.STARTS`)
@@ -307,6 +308,10 @@ def collect(
         reasons={name: dict(_tuples(columns, "reason", "rows")) for name, columns in query(queries.REASONS).items()},
         all_rejected={name: int(columns["first_us"][0]) for name, columns in query(queries.ALL_REJECTED).items()},
         resets={name: dict(_tuples(columns, "reset", "batches")) for name, columns in query(queries.RESETS).items()},
+        off_list={
+            name: (int(columns["listed"][0]), dict(_tuples(columns, "label", "images")))
+            for name, columns in query(queries.OFF_LIST).items()
+        },
         models={
             name: tuple(Model(*row) for row in _tuples(columns, "model_fingerprint", "first_us", "last_us", "batches"))
             for name, columns in query(queries.MODELS).items()

@@ -11,7 +11,8 @@ from __future__ import annotations
 SPANS = """
 CREATE OR REPLACE TEMP TABLE spans AS
 SELECT stream_id, model_fingerprint, min(time) AS first, max(time) AS last, count(*) AS batches,
-       max(time) FILTER (mean_confidence IS NULL) AS unmeasured, count(mean_confidence) = 0 AS is_old
+       max(time) FILTER (mean_confidence IS NULL) AS unmeasured, count(mean_confidence) = 0 AS is_old,
+       arg_max_null(shortlist, time) AS shortlist
 FROM traces GROUP BY ALL;
 
 CREATE OR REPLACE TEMP TABLE unmeasured AS
@@ -231,6 +232,19 @@ SELECT stream_id, reset, count(*) AS batches FROM resets
 WHERE epoch_us(time) >= $judged GROUP BY ALL ORDER BY stream_id, batches DESC, reset
 """
 
+OFF_LIST = """
+WITH newest AS (
+    SELECT stream_id, arg_max_null(shortlist, last) AS shortlist FROM spans GROUP BY stream_id
+), listed AS (
+    SELECT stream_id, sum(images)::BIGINT AS listed, flatten(list(map_entries(off_list))) AS entries
+    FROM traces JOIN newest USING (stream_id, shortlist)
+    WHERE off_list IS NOT NULL AND epoch_us(time) >= $judged GROUP BY stream_id
+)
+SELECT stream_id, entry.key AS label, any_value(listed) AS listed, sum(entry.value)::BIGINT AS images
+FROM (SELECT stream_id, listed, unnest(entries) AS entry FROM listed)
+GROUP BY ALL ORDER BY stream_id, images DESC, label
+"""
+
 MODELS = """
 SELECT stream_id, model_fingerprint, epoch_us(min(first)) AS first_us, epoch_us(max(last)) AS last_us,
        sum(batches)::BIGINT AS batches
@@ -344,6 +358,7 @@ def written_out(
         "classes": CLASSES,
         "rejects": REASONS,
         "resets": RESETS,
+        "shortlists": OFF_LIST,
         "models": MODELS,
     }
     widths = {"$bin": bin_us, "$fine": fine_us, "$wide": wide_us, "$judged": judged_us}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from adawise.labels.benefit.helped import Helped, Interval
 from adawise.text import as_size, counted
+from adawise.watch.status.facts import LACKING_REMEDY
 from adawise_drift.changes.times import moment
 from adawise_drift.events.severity import moved
 from adawise_drift.events.together import incidents
@@ -18,6 +19,7 @@ from adawise_drift.words import accuracies, alarms, conditions, short_cost
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
 _INCIDENTS, _NEXT, _CALENDARS = 12, 3, 8  # likewise
+_LACKING = 8  # classes that shortlists lack
 _BEYOND = 10  # cameras beyond a limit that are named
 
 
@@ -43,6 +45,7 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
             console.print(f"{camera.stream_id}: {text}", soft_wrap=True, markup=False)
     if len(calendars) > _CALENDARS:
         console.print(f"and {len(calendars) - _CALENDARS} more cameras with several conditions")
+    _lacking(report, console)
     if text := accuracies(report.accuracy, report.cameras):
         console.print(f"accuracy: {text[:1].lower()}{text[1:]}", soft_wrap=True)
     for group in report.groups:
@@ -58,6 +61,16 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
         console.print(f"{limit}: {who if cameras else 'no camera exceeds it'}", soft_wrap=True)
     if page is not None:
         console.print(f"page: {page} ({as_size(page.stat().st_size)})", soft_wrap=True, markup=False)
+
+
+def _lacking(report: Report, console: Console) -> None:
+    found = [f"{camera.stream_id}: {sentence}" for camera in report.cameras for sentence in camera.lacking]
+    for line in found[:_LACKING]:
+        console.print(line, soft_wrap=True, markup=False)
+    if len(found) > _LACKING:
+        console.print(f"and {len(found) - _LACKING} more like it")
+    if found:
+        console.print(f"  -> {LACKING_REMEDY}", soft_wrap=True, markup=False)
 
 
 def _cameras(report: Report) -> Table:

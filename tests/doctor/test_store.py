@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -17,10 +18,12 @@ from adawise.doctor.known import CheckResult, Known
 from adawise.errors import ChainError, FatalError, SettingsError, SourceError
 from adawise.ports import TopicIdentity
 from adawise.settings import Settings
+from adawise.settings.scene import SceneSettings
 from adawise.sink import claims
 from adawise.store.answers import AlreadyExists
 from adawise.store.store import LocalStore, open_store
 from tests.store.clouds import new_bucket, open_s3, s3_server
+from tests.watch.status.yard import Yard
 
 IDENTITY = TopicIdentity("cluster", "an-id", 2)
 
@@ -114,6 +117,41 @@ def test_a_recording_of_another_topic_is_told_before_the_worker_starts(tmp_path:
     recording_folder(settings(tmp_path, "street"), IDENTITY)
     with pytest.raises(SourceError, match=r"street.*Record into a new folder"):
         module.recording(facts(settings(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([("gate-*", ["car", "tram"])], ("ok", "3 cameras served under one within the last hour")),
+        ([("gate-*", [])], ("ok", "")),
+        ([("gate-1", ["car", "bus"]), ("gate-*", ["car", "tram"])], ("warn", "gate-1: 40 of 120 .* show 'bus', which")),
+        ([("gate-*", ["car", "tram"]), ("gate-1", ["car", "bus"])], ("ok", "")),
+        ([("gate-*", ["car", "tram"]), ("yrad", ["car", "bus"])], ("warn", "no camera of the output is called yrad")),
+    ],
+)
+def test_shortlists_are_compared_with_what_was_served(
+    tmp_path: Path, rules: list[tuple[str, list[str]]], expected: tuple[str, str]
+) -> None:
+    """What was served: gate-0 and gate-2 show what is listed; gate-1 shows buses, which its list lacks."""
+    wanted = settings(tmp_path)
+    yard = Yard(LocalStore(Path(wanted.sink.root)), now_s=time.time())
+    yard.write(ago_s=7_000, batches=[("gate-0", 400, 0.5)], shortlist=("a", {1: 400}))
+    for ago_s in (60, 50):
+        yard.write(ago_s=ago_s, batches=[(f"gate-{n}", 60, 0.5) for n in (0, 2)], shortlist=("a", {}))
+        yard.write(ago_s=ago_s, batches=[("gate-1", 60, 0.5)], shortlist=("a", {1: 20}))
+    lists = [{"streams": streams, **({"classes": names} if names else {})} for streams, names in rules]
+    if rules[0][1] == ["car", "tram"] and len(rules) == 1:
+        lists.append({"streams": "gate-1", "exclude": ["dog"]})
+    wanted = wanted.model_copy(update={"scene": SceneSettings.model_validate({"shortlists": lists})})
+    found = module.shortlists(facts(wanted))
+    assert (found.status, bool(re.search(expected[1], found.detail))) == (expected[0], True), found.detail
+
+
+def test_shortlists_of_an_output_that_was_not_begun_pass(tmp_path: Path) -> None:
+    wanted = settings(tmp_path).model_copy(
+        update={"scene": SceneSettings.model_validate({"shortlists": [{"streams": "gate-*", "exclude": ["dog"]}]})}
+    )
+    assert module.shortlists(facts(wanted)).status == "ok"
 
 
 def mounted(root: Path, *lines: str) -> Path:

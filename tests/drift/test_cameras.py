@@ -92,6 +92,19 @@ def test_the_levels_and_the_moments_of_the_script_are_found(cameras: dict[str, C
     assert cameras["gate"].drift == 0.0
 
 
+def test_what_the_newest_shortlist_lacks_is_named(cameras: dict[str, Camera], found: Collected) -> None:
+    after_noon = BATCHES // 2
+    assert found.off_list == {"gate": (after_noon * IMAGES, {"truck": 172, "bus": 7})}
+    assert {name: camera.lacking for name, camera in cameras.items() if camera.lacking} == {
+        "gate": (f"172 of {after_noon * IMAGES} images surely show 'truck', which is not on its shortlist",)
+    }
+
+
+def test_only_what_is_judged_counts_for_a_shortlist(connection: duckdb.DuckDBPyConnection) -> None:
+    found = collect(connection, judged_us=EVENING_US)
+    assert found.off_list == {"gate": (BATCHES // 4 * IMAGES, {"truck": 86, "bus": 4})}
+
+
 def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> None:
     assert set(list(cameras)[:2]) == {"yard", "ramp"}
     assert list(cameras)[-1] == "gate"

@@ -96,6 +96,20 @@ def test_groups_are_told_with_the_names_of_their_cameras(capsys: pytest.CaptureF
     assert "2 cameras moved the same way at 2 moments. (hall[/2], [bold]gate[/bold])" in capsys.readouterr().out
 
 
+def test_what_shortlists_lack_is_named_with_the_remedy(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", str(root)]) == 0
+    output = capsys.readouterr().out
+    sentence = "172 of 2880 images surely show 'truck', which is not on its shortlist"
+    assert f"gate: {sentence}\n  -> where that is right, add the class to scene.shortlists" in output
+    assert main(["drift", str(root), "--json"]) == 0
+    found = {each["stream_id"]: each["lacking"] for each in json.loads(capsys.readouterr().out)["cameras"]}
+    assert found == {name: [sentence] * (name == "gate") for name in yard.PLACES}
+    many = [replace(camera, lacking=(f"class {n}",)) for n, camera in enumerate(a_yard(12).cameras)]
+    show(replace(a_yard(12), cameras=tuple(many)), paper())
+    output = capsys.readouterr().out
+    assert (output.count(": class "), "and 4 more like it" in output, output.count("  -> ")) == (8, True, 1)
+
+
 def test_json_has_everything_and_a_limit_ends_with_its_own_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", str(root), "--json", "--fail-if", "drift>0.5,rejects>0.5"]) == 3
     found = json.loads(capsys.readouterr().out)

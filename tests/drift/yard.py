@@ -1,8 +1,8 @@
 """A day of five cameras with a script: what a worker would have written of it, as tables and as a root.
 
-gate stands still. In the fog from noon on, yard and ramp go from .8 to .2 together: the objective rises, the classes
-change. tunnel is silent from 06:00 to 09:00 and comes back at .7 in place of .3, every fourth of its images damaged. At
-18:00 dock is served by another pair of models.
+gate stands still, and has another shortlist from noon on, which lacks trucks. In the fog from noon on, yard and ramp go
+from .8 to .2 together: the objective rises, the classes change. tunnel is silent from 06:00 to 09:00 and comes back at
+.7 in place of .3, every fourth of its images damaged. At 18:00 dock is served by another pair of models.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ NOON_US, EVENING_US = BEGIN_US + 12 * HOUR_US, BEGIN_US + 18 * HOUR_US
 SILENT_US = (BEGIN_US + 6 * HOUR_US, BEGIN_US + 9 * HOUR_US)
 
 _Numbers = npt.NDArray[Any]
+_SHORTLISTS = ("0a" * 6, "0b" * 6)  # gate's, before noon and after it
 
 
 def times(camera: str) -> _Numbers:
@@ -80,9 +81,18 @@ def traces(seed: int = 0) -> pa.Table:
             "audit_regret": np.full(n, np.nan),
             "milliseconds": [{"forward": 1.0}] * n,
             "model_fingerprint": np.where((camera == "dock") & (at >= EVENING_US), NEW, OLD),
+            "shortlist": [_SHORTLISTS[int(at_us >= NOON_US)] if camera == "gate" else None for at_us in at],
+            "off_list": [_off_list(batch, at_us) if camera == "gate" else None for batch, at_us in enumerate(at)],
         }
         parts.append(_table(schemas.TRACES, columns, n))
     return pa.concat_tables(parts)
+
+
+def _off_list(batch: int, at_us: int) -> list[tuple[str, int]]:
+    """What gate's shortlist lacks in a batch: all of it in the morning, then trucks often and a bus at times."""
+    if at_us < NOON_US:
+        return [("dog", IMAGES)]
+    return [("bus", 1)] if batch % 50 == 0 else [("truck", 2)] if batch % 4 == 0 else []
 
 
 def predictions(seed: int = 0) -> pa.Table:

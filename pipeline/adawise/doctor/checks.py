@@ -94,6 +94,11 @@ PARTS: tuple[Examination, ...] = (
     replace(_of_store("output folder", store.output), behind="topic"),
     _of_store("chains", store.chains, "output folder", limit_s=_LONG_S),
     replace(
+        _of_store("shortlists", store.shortlists, "output folder", limit_s=_LONG_S),
+        reads=frozenset({"sink", "scene"}),
+        wanted=lambda settings: bool(settings.scene.shortlists),
+    ),
+    replace(
         _of_store("recording folder", store.recording, "topic"),
         reads=frozenset({"record", "kafka"}),
         remedy="Check that record.root answers: a mount may hang, a firewall or a proxy may block.",

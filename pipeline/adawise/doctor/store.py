@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,7 +18,7 @@ from adawise.doctor.broker import CLOCK_S
 from adawise.doctor.known import CheckResult, Known, ok, skip, warn_if_any
 from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
-from adawise.text import as_duration, as_size, some
+from adawise.text import as_duration, as_size, counted, some
 
 if TYPE_CHECKING:
     from adawise.store.store import Store
@@ -27,6 +28,7 @@ _LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which 
 _DAY_S = 86_400.0
 _TICK_S = 1.0  # object stores report whole seconds
 _TRIAL = b"by adawise doctor\n"
+_SHORTLISTS_S = 3_600.0  # of what was served that shortlists are compared with
 _SEARCH_S = 5.0  # seconds to look for the files of the last day
 _LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 
@@ -75,6 +77,37 @@ def chains(known: Known) -> CheckResult:
             f"with `adawise repair {root}`"
         )
     return ok("all segments that the newest ones count are there")
+
+
+def shortlists(known: Known) -> CheckResult:
+    """Check that each shortlist is of a camera, and lacks nothing that its cameras surely showed within the last hour.
+
+    Classes that were added since do not count.
+    """
+    from adawise.store.store import open_store
+    from adawise.watch.status.cameras import cameras
+    from adawise.watch.status.facts import LACKING_REMEDY, lacking
+    from adawise.watch.status.root import RootReader
+
+    now_s, given = time.time(), known.settings.scene.shortlists
+    since_s = now_s - _SHORTLISTS_S
+    chains = RootReader(open_store(known.settings.sink.root)).read(since_s).chains.values()
+    rows = cameras(chains, (), since_s=since_s, now_s=now_s)
+    warnings = []
+    for row in rows:
+        rule = next((each for each in reversed(given) if fnmatchcase(row.stream_id, each.streams)), None)
+        if rule is not None and (rule.classes or rule.exclude):
+            absent = {
+                k: n for k, n in row.off_list.items() if (k not in rule.classes if rule.classes else k in rule.exclude)
+            }
+            warnings += [f"{row.stream_id}: {sentence}" for sentence in lacking(row.listed, absent)]
+    found = [f"{some(warnings, separator='; ')}; {LACKING_REMEDY}"] if warnings else []
+    names = [row.stream_id for row in rows]
+    unused = [each.streams for each in given if names and not any(fnmatchcase(name, each.streams) for name in names)]
+    if unused:
+        found.append(f"no camera of the output is called {some(unused)}: correct streams, unless the camera is new")
+    under = sum(row.listed > 0 for row in rows)
+    return warn_if_any(found, f"{counted(under, 'camera', 'cameras')} served under one within the last hour")
 
 
 def recording(known: Known) -> CheckResult:

@@ -336,6 +336,7 @@ class Camera:
     series: Series
     accuracy: AccuracyOverTime = NOTHING_KNOWN
     calendar: Calendar = NO_CALENDAR
+    lacking: tuple[str, ...] = ()  # sentences on the classes that its shortlist lacks
 
 
 @dataclass(frozen=True, slots=True)

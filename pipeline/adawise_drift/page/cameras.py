@@ -278,6 +278,7 @@ def _facts(camera: Camera) -> str:
         parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {longest}")
     if camera.resets:
         parts.append("started anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
+    parts += camera.lacking
     return " · ".join(parts)
 
 

@@ -36,6 +36,13 @@ def test_numbers_and_times_are_written_alike() -> None:
     assert when(BEGIN_US, BEGIN_US + 30 * HOUR_US) == "2026-10-01 00:00 to 2026-10-02 06:00 UTC"
 
 
+def test_the_facts_name_what_a_shortlist_lacks() -> None:
+    (one,) = shown(
+        a_report([a_camera("gate", [(0, 0.3)], lacking=("9 of 90 images surely show 'fox'",))]), panels(), {}
+    )
+    assert one.facts.endswith(" · 9 of 90 images surely show 'fox'")
+
+
 def test_a_step_is_told_at_its_moment_and_a_ramp_from_when_to_when() -> None:
     step, ramp = a_camera("gate", [(0, 0.3), (100, 0.7), (200, 0.4)]).changes
     assert changed(step) == "2026-10-05 04:00 UTC (between 03:00 and 05:00)"

@@ -6,7 +6,7 @@ ages and spans are seconds, and null means not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from adawise.output.verify.findings import Finding
@@ -40,6 +40,21 @@ LACKING_REMEDY = (
     "where that is right, add the class to scene.shortlists, or remove the camera's list (docs/guide/scene.md)"
 )
 """What to do about a camera that shows what its shortlist lacks."""
+
+
+def lacking(listed: int, off_list: Mapping[str, int]) -> list[str]:
+    """Return sentences that name the classes that a camera's shortlist lacks.
+
+    Args:
+        listed: its images under the shortlist.
+        off_list: those of them whose sure class is not on it, by that class.
+    """
+    least = max(LACKING_IMAGES, LACKING_SHARE * listed)
+    return [
+        f"{images} of {listed} images surely show {label!r}, which is not on its shortlist"
+        for label, images in off_list.items()
+        if images >= least
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +163,7 @@ class CameraStatus:
 
         One camera in twenty to thirty with a list that is right has such a sentence too (measurements, "Shortlists").
         """
-        least = max(LACKING_IMAGES, LACKING_SHARE * self.listed)
-        return [
-            f"{images} of {self.listed} images surely show {label!r}, which is not on its shortlist"
-            for label, images in self.off_list.items()
-            if images >= least
-        ]
+        return lacking(self.listed, self.off_list)
 
 
 @dataclass(frozen=True, slots=True)
