@@ -67,6 +67,33 @@ def test_a_label_that_is_not_sure_enough_and_a_camera_that_is_not_meant_raise_no
     ]
 
 
+@pytest.mark.parametrize(("by_scene", "raised"), [(False, []), (True, [("car", True, 2, "seen")])])
+def test_a_rule_by_scene_goes_by_the_corrected_label_and_its_probability(
+    by_scene: bool, raised: list[tuple[str, bool, int, str]]
+) -> None:
+    machine = alerts(replace(CAR, by_scene=by_scene))
+    batch, predictions, trace = seen(0, "bbb")
+    corrected = np.array([CLASSES.index("car")] * 3), np.array([0.9, 0.6, 0.8], np.float32)
+    changed = replace(predictions, scene_index=corrected[0], scene_confidence=corrected[1])
+    changes = machine.served((batch, changed, trace), anew=False)
+    assert described(changes) == raised
+    assert [change.label for change in changes] == ["car"] * len(raised)
+    assert [change.confidence for change in changes] == pytest.approx([0.8] * len(raised))
+
+
+def test_a_rule_by_scene_goes_by_the_served_label_where_there_is_no_other() -> None:
+    machine = alerts(replace(CAR, by_scene=True))
+    assert described(machine.served(seen(0, "cc"), anew=False)) == [("car", True, 1, "seen")]
+
+
+def test_a_rule_that_goes_by_another_label_begins_anew_and_one_from_before_goes_on() -> None:
+    assert digest(CAR) == "01338fe49a251dd1"
+    before = alerts(CAR)
+    before.served(seen(0, "cc"), anew=False)
+    after = alerts(replace(CAR, by_scene=True), stored=before.stored("a"))
+    assert described(after.news) == [("car", False, 1, "rule_changed")]
+
+
 def test_a_camera_without_a_match_leaves_nothing_behind() -> None:
     machine = alerts(CAR)
     for number in range(100):

@@ -50,6 +50,17 @@ def test_a_rule_of_few_words_looks_at_three_images() -> None:
     assert alert_rules(settings, ["car"]) == (LabelRule("x", frozenset({"car"}), 0.5, frames=3, of=3, clear_frames=3),)
 
 
+def test_a_rule_by_scene_needs_the_class_prior(tmp_path: Path) -> None:
+    rule = '[results]\nenabled = true\n[[alerts.rules]]\nname = "x"\nlabels = ["car"]\nby = "scene_label"\n'
+    (found,) = alert_rules(rules_in(tmp_path, f'[scene]\nprior = "beside"\n{rule}'), ["car"])
+    assert isinstance(found, LabelRule)
+    assert found.by_scene
+    with pytest.raises(SettingsError, match=r"the rule x goes by scene_label, which scene\.prior = off does not make"):
+        rules_in(tmp_path, rule)
+    with pytest.raises(SettingsError, match="a rule with silent_after does not use it"):
+        rules_in(tmp_path, rule.replace('labels = ["car"]', 'silent_after = "5m"'))
+
+
 def test_a_label_that_is_no_class_is_an_error_with_the_nearest_one() -> None:
     settings = AlertsSettings.model_validate({"rules": [{"name": "x", "labels": ["forklif"]}]})
     with pytest.raises(SettingsError, match=r"rule x: expected a class of model\.classes, got 'forklif'.*'forklift'"):

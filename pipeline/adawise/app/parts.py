@@ -74,7 +74,8 @@ def _rule(rule: AlertRule) -> Rule:
         return SilenceRule(rule.name, rule.silent_after, rule.streams)
     of = rule.of or rule.frames
     clear_frames = rule.clear_frames or of
-    return LabelRule(rule.name, frozenset(rule.labels), rule.confidence, rule.frames, of, clear_frames, rule.streams)
+    labels, by_scene = frozenset(rule.labels), rule.by == "scene_label"
+    return LabelRule(rule.name, labels, rule.confidence, rule.frames, of, clear_frames, rule.streams, by_scene)
 
 
 def shortlists(settings: SceneSettings, classes: Sequence[str]) -> Shortlists:

@@ -34,7 +34,8 @@ from adawise.records import Alert, RowId, TopicPartition
 class LabelRule:
     """Raised when `frames` of a camera's last `of` images show one of `labels`, each with at least `confidence`.
 
-    Cleared when that has not held for `clear_frames` images in a row. `streams` is a shell pattern of stream ids.
+    Cleared when that has not held for `clear_frames` images in a row. `streams` is a shell pattern of stream ids. With
+    `by_scene`, classes and probabilities are those corrected by the camera's scene, where there are such.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LabelRule:
     of: int
     clear_frames: int
     streams: str = "*"
+    by_scene: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def digest(rule: Rule) -> str:
 
 
 def _values(rule: Rule) -> list[object]:
-    return [getattr(rule, name) for name in sorted(rule.__dataclass_fields__)]
+    # A rule that could be written before `by_scene` was there keeps its state.
+    names = rule.__dataclass_fields__.keys() - ({"by_scene"} if not getattr(rule, "by_scene", False) else set())
+    return [getattr(rule, name) for name in sorted(names)]
 
 
 _GONE_MS = 86_400_000  # before the newest; a camera that was silent for longer was taken down
@@ -181,6 +185,8 @@ class PartitionAlerts:
         for rule, indices in self._labels:
             known = self._windows[rule.name]
             best, confidence = predictions.top_index[:, 0], predictions.top_probability[:, 0]
+            if rule.by_scene and predictions.scene_index is not None and predictions.scene_confidence is not None:
+                best, confidence = predictions.scene_index, predictions.scene_confidence
             matches = np.isin(best, indices) & (confidence >= rule.confidence)
             if (not matches.any() and stream not in known) or not covers(rule, stream):
                 continue

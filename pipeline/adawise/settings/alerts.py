@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_serializer
 from typing_extensions import override
@@ -26,6 +26,7 @@ class AlertRule(Group):
     name: Text
     streams: Text = "*"
     labels: tuple[Text, ...] = ()
+    by: Literal["label", "scene_label"] = "label"
     confidence: float = Field(default=0.5, ge=0, le=1)
     frames: int = Field(default=3, ge=1, le=1_000)
     of: Annotated[int, Field(ge=1, le=1_000)] | None = None
@@ -46,7 +47,7 @@ class AlertRule(Group):
         if self.silent_after is not None and self.silent_after < 1:
             yield "silent_after", "expected 1s or more"
         if self.silent_after is not None and (
-            others := self.model_fields_set & {"confidence", "frames", "of", "clear_frames"}
+            others := self.model_fields_set & {"by", "confidence", "frames", "of", "clear_frames"}
         ):
             yield sorted(others)[0], "a rule with silent_after does not use it; leave it out"
         if self.of is not None and self.of < self.frames:

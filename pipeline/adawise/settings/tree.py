@@ -17,7 +17,7 @@ from adawise.settings.kafka import KafkaSettings
 from adawise.settings.recording import DAYS_SCHEMA, Days, RecordSettings
 from adawise.settings.scene import SceneSettings
 
-BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts"})
+BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts", "scene"})
 """The groups that `Settings.problems` compares."""
 
 OBJECT_STORES = ("s3", "gs", "az")
@@ -457,6 +457,12 @@ class Settings(Group):
             )
         if self.alerts.rules and not self.results.enabled:
             yield "alerts.rules", "results.enabled is false, so alerts would not be published; set it to true"
+        by_scene = [rule.name for rule in self.alerts.rules if rule.by == "scene_label"]
+        if by_scene and self.scene.prior == "off":
+            yield (
+                "alerts.rules",
+                f"the rule {by_scene[0]} goes by scene_label, which scene.prior = off does not make; set it to beside",
+            )
         if self.results.enabled:
             yield from (
                 ("results.topic", problem) for problem in self._problems_of(self.results.topic_of(self.kafka.topic))

@@ -71,7 +71,11 @@ FIELDS: Sequence[EventField[Alert]] = (
         lambda a, _: None if a.at is None else str(a.at),
     ),
     EventField(
-        "label", TEXT, "served class of the image that raised the alert; null for a silent camera", its("label")
+        "label",
+        TEXT,
+        "class of the image that raised the alert: the served one, or scene_label where the rule goes by that; null "
+        "for a silent camera",
+        its("label"),
     ),
     EventField("confidence", NUMBER, "probability of label; null for a silent camera", its("confidence")),
     EventField(
