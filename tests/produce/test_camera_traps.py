@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -65,7 +67,7 @@ def test_the_label_is_the_one_category_of_an_image(tmp_path: Path) -> None:
     assert [file.label for file in found] == ["deer", "deer", "empty", None, "fox", None]
     assert (found.several, found.unlabelled, found.foreign, found.categories) == (1, 1, 1, 4)
     assert found.summary() == (
-        "6 images of 1 cameras, 4 categories, from 2011-05-13 12:00 to 2011-05-13 12:05 UTC; "
+        "6 images of 1 camera, 4 categories, from 2011-05-13 12:00 to 2011-05-13 12:05 UTC; "
         "1 without a label, of several categories; 1 without a label, of no category; 1 annotated but not listed"
     )
 
@@ -245,10 +247,44 @@ def test_a_hostile_document_is_refused_in_one_sentence_with_place_and_remedy(kin
     assert len(str(raised.value)) < 600
 
 
+ANY: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.just([]) | st.just({"a": []})
+)
+
+
+@given(st.data())
+def test_no_value_of_any_field_breaks_the_reader(data: st.DataObject) -> None:
+    images = [image(0), image(1, location=3, seq_id="s", frame_num=1)]
+    content: Any = deepcopy(document(images, {"i0": [1], "i1": [0]}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        entries = content[data.draw(st.sampled_from(["images", "annotations", "categories"]))]
+        entry = entries[data.draw(st.integers(0, len(entries) - 1))]
+        entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(ANY)
+    with TemporaryDirectory() as folder:
+        try:
+            found = site(Path(folder), content)
+        except SettingsError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            return
+        assert len(list(found)) + len(found.left_out) <= 2
+        assert all(file.captured_at_us is not None and file.stream_id for file in found)
+
+
 def test_an_image_of_many_categories_costs_no_more_than_another(tmp_path: Path) -> None:
     categories = [{"id": n, "name": "fox" if n < 20 else f"kind {n}"} for n in range(2_000)]
     found = site(tmp_path, document([image(0)], {"i0": range(2_000)}, categories=categories))
     assert [(file.label, found.several) for file in found] == [(None, 1)]
+
+
+@pytest.mark.parametrize("name", ["images", "annotations", "categories"])
+def test_memory_is_bounded_by_the_number_of_entries(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = document([image(n) for n in range(4)], {f"i{n}": [1] for n in range(4)})
+    many["categories"] = [{"id": n, "name": f"kind {n}"} for n in range(4)]
+    monkeypatch.setattr("adawise.produce.camera_traps.MOST_ENTRIES", 4)
+    assert len(site(tmp_path, many)) == 4
+    monkeypatch.setattr("adawise.produce.camera_traps.MOST_ENTRIES", 3)
+    with pytest.raises(SettingsError, match=rf"entry 4 of {name}: at most 3 entries can be read"):
+        site(tmp_path, {name: many[name]})
 
 
 def test_a_document_or_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class ProduceCommand(Command):
         from adawise.produce.produce import Gathering, produce
         from adawise.produce.sender import KafkaSender, ensure_topic
         from adawise.produce.video import VideoShots
-        from adawise.text import as_size
+        from adawise.text import as_size, separated
 
         kafka, largest = self.settings.kafka, int(self.settings.decode.max_message_bytes)
         clients, held = reach(kafka), _INFLIGHT_MESSAGES * largest
@@ -141,9 +141,7 @@ class ProduceCommand(Command):
         began = self.start or (shots.created() if isinstance(shots, VideoShots) else None)
         topic: dict[str, Any] = {**clients, "topic": kafka.topic, "max_message_bytes": largest}
         ensure_topic(**topic, create=self.create_topic, partitions=self.partitions)
-        names = [f"camera-{number}" for number in range(self.streams or 1)]
-        if self.stream_ids is not None:
-            names = [name.strip() for name in self.stream_ids.split(",")]
+        names = separated(self.stream_ids) or tuple(f"camera-{number}" for number in range(self.streams or 1))
         stop = Event()
         with progress("produced", total=self.limit) as bar, stop_signals(on_stop=stop.set):
             sender = KafkaSender(**topic, max_inflight_bytes=held, timeout_s=30.0, on_progress=bar.advance)
@@ -172,13 +170,13 @@ class ProduceCommand(Command):
         """Return the images to send; print what a data set has."""
         from adawise.console import print_text
         from adawise.produce.produce import open_shots, open_site
+        from adawise.text import separated
 
         if self.coco is None:
             seed = _SEED if self.shuffle else None
             return open_shots(self.source, max_message_bytes=max_message_bytes, loop=self.loop, shuffle_seed=seed)
         from adawise.produce.camera_traps import read_site
 
-        locations = None if self.locations is None else [name.strip() for name in self.locations.split(",")]
-        site = read_site(self.coco, Path(self.source), locations)
+        site = read_site(self.coco, Path(self.source), separated(self.locations))
         print_text(f"{self.coco}: {site.summary()}")
         return open_site(site, max_message_bytes=max_message_bytes, loop=self.loop)

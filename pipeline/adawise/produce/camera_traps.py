@@ -12,7 +12,6 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -24,9 +23,13 @@ from adawise.produce.files import ImageFile
 from adawise.produce.json_lists import read_lists
 from adawise.store.documents import Document, Line
 from adawise.store.files import open_regular
+from adawise.text import counted, near_match, some
 
 MOST_BYTES = 1 << 33
 """Of a document. The largest that are published, of seven million images, have less than half of that."""
+
+MOST_ENTRIES = 10_000_000
+"""Most images, annotated images or categories of a document. Ten million images take some six gigabytes of memory."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _IDS_OF_ONE_IMAGE = 8  # categories, from which on it has no label, whatever their names
@@ -59,6 +62,7 @@ class _Annotation(Document):
     category_id: _Id
 
 
+_SPLIT = "Split it into several documents"
 _FAULTS = {
     "missing": "it is not there",
     "model_type": "expected an object",
@@ -112,7 +116,8 @@ class Site:
 
     def summary(self) -> str:
         """Return what the site has, and which of its images have no label, in one sentence."""
-        what = f"{len(self)} images of {len(self.locations)} cameras, {self.categories} categories"
+        cameras = counted(len(self.locations), "camera")
+        what = f"{counted(len(self), 'image')} of {cameras}, {counted(self.categories, 'category', 'categories')}"
         if self.taken:
             first, last = (_EPOCH + timedelta(microseconds=self.taken[i].captured_at_us) for i in (0, -1))
             what += f", from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
@@ -122,7 +127,7 @@ class Site:
             "left out": len(self.left_out),
             "annotated but not listed": self.foreign,
         }
-        return "; ".join([what, *(f"{count} {which}" for which, count in counts.items() if count)])
+        return "; ".join([what, *(f"{count:,} {which}" for which, count in counts.items() if count)])
 
     def _file(self, each: _Taken) -> ImageFile:
         path = self.folder / each.file_name
@@ -149,7 +154,7 @@ def read_site(document: Path, folder: Path, locations: Collection[str] | None = 
     try:
         size = document.stat().st_size
         if size > MOST_BYTES:
-            raise reading.damaged(f"it has {size:,} bytes, and at most {MOST_BYTES:,} are read")
+            raise reading.damaged(f"it has {size:,} bytes, and at most {MOST_BYTES:,} are read", _SPLIT)
         with open_regular(document) as file:
             for name, number, value in read_lists(file, _KINDS):
                 reading.add(name, number, value)
@@ -171,15 +176,15 @@ class _Reading:
         self._names: dict[str | int, str] = {}
         self._images: dict[str | int, _Taken | None] = {}
         self._labels: dict[str | int, tuple[str | int, ...]] = {}  # the categories of each image that is annotated
-        self._sets: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}  # so that equal ones are one in memory
+        self._alone: dict[str | int, tuple[str | int, ...]] = {}  # the tuple of one category, shared by its images
         self._locations: dict[str, str | int] = {}
         self._checked = set[str]()  # locations that can be names of streams
         self._left_out: dict[str, str] = {}
 
-    def damaged(self, why: str) -> SettingsError:
-        return SettingsError(
-            f"{self._document}: expected a document in the format COCO Camera Traps: {why}. Correct it."
-        )
+    def damaged(self, why: str, remedy: str = "Correct the document") -> SettingsError:
+        """Return the error for a document that cannot be understood or is too large."""
+        expected = "expected a document in the format COCO Camera Traps"
+        return SettingsError(f"{self._document}: {expected}: {why}. {remedy}.")
 
     def add(self, name: str, number: int, value: object) -> None:
         """Add an entry of a list. Raises SettingsError: it is damaged."""
@@ -187,11 +192,7 @@ class _Reading:
         if name == "images":
             self._add_image(where, self._parsed(_Image, where, value))
         elif name == "annotations":
-            annotation = self._parsed(_Annotation, where, value)
-            ids = self._labels.get(annotation.image_id, ())
-            if annotation.category_id not in ids and len(ids) < _IDS_OF_ONE_IMAGE:
-                ids = (*ids, annotation.category_id)
-                self._labels[annotation.image_id] = self._sets.setdefault(ids, ids)
+            self._add_annotation(self._parsed(_Annotation, where, value))
         else:
             category = self._parsed(_Category, where, value)
             if category.id in self._names:
@@ -199,6 +200,15 @@ class _Reading:
             if len(category.name.encode()) > MAX_TEXT_BYTES:
                 raise self.damaged(f"{where}: a name has at most {MAX_TEXT_BYTES:,} bytes")
             self._names[category.id] = category.name
+        if max(len(self._images), len(self._labels), len(self._names)) > MOST_ENTRIES:
+            raise self.damaged(f"{where}: at most {MOST_ENTRIES:,} entries can be read", _SPLIT)
+
+    def _add_annotation(self, annotation: _Annotation) -> None:
+        ids, category_id = self._labels.get(annotation.image_id), annotation.category_id
+        if ids is None:
+            self._labels[annotation.image_id] = self._alone.setdefault(category_id, (category_id,))
+        elif category_id not in ids and len(ids) < _IDS_OF_ONE_IMAGE:
+            self._labels[annotation.image_id] = (*ids, category_id)
 
     def _parsed(self, kind: type[_Kind], where: str, value: object) -> _Kind:
         try:
@@ -256,10 +266,11 @@ class _Reading:
             raise self.damaged("it lists no images")
         for name in sorted(self._wanted or ()):
             if name not in self._locations:
-                known = get_close_matches(name, self._locations, 1) or sorted(self._locations)[:5]
+                near = near_match(name, self._locations)
+                known = some(sorted(self._locations)) if near is None else near
                 raise SettingsError(
-                    f"{self._document} has no location {name!r}; --locations names some of its {len(self._locations)}, "
-                    f"such as {', '.join(known)}"
+                    f"{self._document} has no location {name!r}. Name some of its "
+                    f"{len(self._locations):,} by --locations, such as {known}."
                 )
         taken, several, unlabelled = list[_Taken](), 0, 0
         while self._images:
