@@ -292,7 +292,7 @@ def test_a_document_or_folder_that_is_not_there_is_named(tmp_path: Path) -> None
     for missing, folder, why in (
         (tmp_path / "none.json", tmp_path, r"could not read .*none.json: No such file.*Correct the path"),
         (tmp_path, tmp_path, r"could not read .*: Is a directory"),
-        (path, path, r"expected the folder of the images of .*cameratraps.json, got"),
+        (path, path, r"SOURCE is no folder. Name the folder of the images of .*cameratraps.json"),
     ):
         with pytest.raises(SettingsError, match=why):
             read_site(missing, folder)

@@ -26,7 +26,7 @@ from adawise.store.files import open_regular
 from adawise.text import counted, near_match, some
 
 MOST_BYTES = 1 << 33
-"""Of a document. The largest that are published, of seven million images, have less than half of that."""
+"""Most bytes of a document. An image with its annotation has some 500 bytes."""
 
 MOST_ENTRIES = 10_000_000
 """Most images, annotated images or categories of a document. Ten million images take some six gigabytes of memory."""
@@ -148,8 +148,8 @@ def read_site(document: Path, folder: Path, locations: Collection[str] | None = 
         SettingsError: one of the two cannot be read, the document is damaged or leaves the folder, or a location cannot
             be the name of a camera or is not there.
     """
-    if not folder.is_dir():
-        raise SettingsError(f"expected the folder of the images of {document}, got {folder}. Name the folder.")
+    if not folder.is_dir():  # it may be an address with a password, and is not shown
+        raise SettingsError(f"SOURCE is no folder. Name the folder of the images of {document}.")
     reading = _Reading(document, None if locations is None else frozenset(locations))
     try:
         size = document.stat().st_size
