@@ -17,19 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.errors import SettingsError
-from adawise.produce.camera_traps import Site, read_site, time_of
+from adawise.produce.camera_traps import TrapSite, read_site, time_of
 from adawise.produce.files import Shot
 from adawise.produce.produce import ROOM_BYTES, Gathering, open_site, produce
 from tests.produce.test_produce import Clock, Sent
 from tests.produce.traps import CATEGORIES, document, image, with_pictures, written
 
 
-def site(folder: Path, content: object, *locations: str) -> Site:
+def site(folder: Path, content: object, *locations: str) -> TrapSite:
     path = written(folder, content)
     return read_site(path, folder / "images", locations or None)
 
 
-def shots(found: Site, **options: Any) -> list[Shot]:
+def shots(found: TrapSite, **options: Any) -> list[Shot]:
     return list(open_site(found, max_message_bytes=ROOM_BYTES + 10_000, **options))
 
 

@@ -84,7 +84,7 @@ class _Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Site:
+class TrapSite:
     """The images that can be sent, by time, then location, sequence, frame and file.
 
     Args:
@@ -134,7 +134,7 @@ class Site:
         return ImageFile(path, each.file_name, each.label or None, each.location, each.captured_at_us)
 
 
-def read_site(document: Path, folder: Path, locations: Collection[str] | None = None) -> Site:
+def read_site(document: Path, folder: Path, locations: Collection[str] | None = None) -> TrapSite:
     """Read a document.
 
     Memory is some 600 bytes an image with an id and a file name of ordinary length.
@@ -260,7 +260,7 @@ class _Reading:
             self._checked.add(text)
         return text
 
-    def site(self, folder: Path) -> Site:
+    def site(self, folder: Path) -> TrapSite:
         """Return the site. What was read is used up."""
         if not self._images:
             raise self.damaged("it lists no images")
@@ -283,7 +283,7 @@ class _Reading:
             several += bool(ids) and not is_sure
             unlabelled += not ids
             taken.append(image._replace(label=names.pop()) if is_sure else image)
-        return Site(
+        return TrapSite(
             folder,
             tuple(sorted(taken)),
             tuple(sorted({each.location for each in taken})),

@@ -15,7 +15,7 @@ from typing import Protocol
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.produce.address import is_live, is_video, masked
-from adawise.produce.camera_traps import Site
+from adawise.produce.camera_traps import TrapSite
 from adawise.produce.files import FileShots, Shot, list_file, list_folder, shuffled
 from adawise.produce.video import VideoShots
 
@@ -136,7 +136,7 @@ def open_shots(
     return FileShots(files, max_bytes=max_message_bytes - ROOM_BYTES, loop=loop)
 
 
-def open_site(site: Site, *, max_message_bytes: int, loop: bool = False) -> FileShots:
+def open_site(site: TrapSite, *, max_message_bytes: int, loop: bool = False) -> FileShots:
     """Return the shots of a site of camera traps; arguments as of `open_shots`."""
     largest, left_out = max_message_bytes - ROOM_BYTES, dict(site.left_out)
     return FileShots(site, max_bytes=largest, loop=loop, skipped=left_out, within=site.folder)
