@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import os
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adawise.decode.codec import sniff
@@ -18,6 +18,7 @@ from adawise.errors import SettingsError
 from adawise.store.files import read_bytes
 
 _LIST_BYTES = 2**30  # some ten million paths
+_BETWEEN_ROUNDS_S = 1.0  # by the source's own pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Shot:
         frame_id: its frame id in the output.
         label: its true label, if known.
         stream_id: its stream; None if it is assigned to the streams in turn.
-        at_s: for a video with times of its own, seconds from its begin to this frame; None: it is taken now.
+        at_s: seconds from the begin of a source that has a pace of its own to this image; None: it has none.
+        captured_at_us: when it was taken, in microseconds since the epoch; None: `at_s` after the begin, or else now.
     """
 
     data: bytes
@@ -39,16 +41,18 @@ class Shot:
     label: str | None = None
     stream_id: str | None = None
     at_s: float | None = None
+    captured_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file that should be an image. `name` becomes the frame id in the output."""
+    """A file that should be an image. `name` becomes the frame id in the output, `captured_at_us` is as of a `Shot`."""
 
     path: Path
     name: str
     label: str | None = None
     stream_id: str | None = None
+    captured_at_us: int | None = None
 
 
 @dataclass(slots=True)
@@ -56,37 +60,51 @@ class FileShots:
     """The files as shots, read when their turn comes. After the iteration, `skipped` says what was left out, and why.
 
     Args:
-        files: in the order of sending.
+        files: in the order of sending. Each round iterates over them anew.
         max_bytes: the most bytes of one image.
-        loop: begin again at the end, for ever.
+        loop: begin again at the end, for ever. Every round has the same times of capture.
         skipped: the reason for each file that was left out, by its name.
+        within: a folder, in which a file has to be wherever links lead; None: files may be anywhere.
     """
 
-    files: Sequence[ImageFile]
+    files: Iterable[ImageFile]
     max_bytes: int
     loop: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
+    within: Path | None = None
 
     def __iter__(self) -> Iterator[Shot]:
         """Yield the files that are images; raise SettingsError if none is."""
+        root = None if self.within is None else os.path.realpath(self.within)
+        paced_s = 0.0
         while True:
-            any_sent = False
+            tried, any_sent, first_us, begun_s = 0, False, None, paced_s
             for file in self.files:
-                shot = self._read(file)
-                if shot is not None:
-                    any_sent = True
-                    yield shot
+                tried += 1
+                shot = self._read(file, root)
+                if shot is None:
+                    continue
+                any_sent = True
+                if shot.captured_at_us is not None:
+                    first_us = shot.captured_at_us if first_us is None else first_us
+                    paced_s = begun_s + (shot.captured_at_us - first_us) / 1_000_000
+                    shot = replace(shot, at_s=paced_s)
+                yield shot
             if not any_sent:
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
                 raise SettingsError(
-                    f"expected images, got {len(self.files)} files, none of which can be sent "
+                    f"expected images, got {tried} files, none of which can be sent "
                     f"({reasons or 'no file'}). Name a folder or a list with JPEG, PNG, WebP or BMP files."
                 )
             if not self.loop:
                 return
+            paced_s += _BETWEEN_ROUNDS_S
 
-    def _read(self, file: ImageFile) -> Shot | None:
+    def _read(self, file: ImageFile, root: str | None) -> Shot | None:
         try:
+            if root is not None and os.path.commonpath([root, os.path.realpath(file.path)]) != root:
+                self.skipped[file.name] = "a link in its path leads out of the folder"
+                return None
             size = file.path.stat().st_size
             if size > self.max_bytes:
                 self.skipped[file.name] = f"{size} bytes, more than the {self.max_bytes} of a message"
@@ -99,7 +117,7 @@ class FileShots:
         if content_type is None:
             self.skipped[file.name] = "not JPEG, PNG, WebP or BMP"
             return None
-        return Shot(data, content_type, file.name, file.label, file.stream_id)
+        return Shot(data, content_type, file.name, file.label, file.stream_id, captured_at_us=file.captured_at_us)
 
 
 LOST_AND_FOUND = "lost+found"

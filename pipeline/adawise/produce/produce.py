@@ -15,6 +15,7 @@ from typing import Protocol
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.produce.address import is_live, is_video, masked
+from adawise.produce.camera_traps import TrapSite
 from adawise.produce.files import FileShots, Shot, list_file, list_folder, shuffled
 from adawise.produce.video import VideoShots
 
@@ -135,6 +136,12 @@ def open_shots(
     return FileShots(files, max_bytes=max_message_bytes - ROOM_BYTES, loop=loop)
 
 
+def open_site(site: TrapSite, *, max_message_bytes: int, loop: bool = False) -> FileShots:
+    """Return the shots of a site of camera traps; arguments as of `open_shots`."""
+    largest, left_out = max_message_bytes - ROOM_BYTES, dict(site.left_out)
+    return FileShots(site, max_bytes=largest, loop=loop, skipped=left_out, within=site.folder)
+
+
 def produce(
     shots: Iterable[Shot],
     sender: Sender,
@@ -156,8 +163,8 @@ def produce(
         streams: the ids that are assigned, in turn, to shots without a stream of their own.
         gathering: how many images share a message.
         rate: images a second, of all streams together; as fast as the broker takes them if None.
-        speed: seconds of a video that are sent in a second, where its frames have times and there is no `rate`; as fast
-            as the broker takes them if None.
+        speed: seconds of the source's own pace that are sent in a second, where its images have one and there is no
+            `rate`; as fast as the broker takes them if None.
         begins_us: when such a video began, in microseconds since the epoch; None: now.
         limit: images to send at most.
         stop: ends the run early, from a signal handler or another thread.
@@ -179,6 +186,11 @@ def produce(
             return start + number / rate
         return start if speed is None or shot.at_s is None else start + shot.at_s / speed
 
+    def taken_us(shot: Shot) -> int:
+        if shot.captured_at_us is not None:
+            return shot.captured_at_us
+        return int(clock() * 1_000_000) if shot.at_s is None else begins_us + round(shot.at_s * 1_000_000)
+
     def send(parcels: Iterable[Parcel]) -> None:
         nonlocal messages, image_bytes
         for parcel in parcels:
@@ -193,8 +205,7 @@ def produce(
             if stop.is_set() or (delay_s > 0 and stop.wait(delay_s)):
                 break
             stream_id = _checked(shot.stream_id) if shot.stream_id else dealt[number % len(dealt)]
-            taken_us = int(clock() * 1_000_000) if shot.at_s is None else begins_us + round(shot.at_s * 1_000_000)
-            send(gathering.add(stream_id, shot, taken_us))
+            send(gathering.add(stream_id, shot, taken_us(shot)))
     send(gathering.rest())
     sender.flush()
     return Produced(by_stream.total(), messages, image_bytes, clock() - start, dict(by_stream))
