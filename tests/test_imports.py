@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
     "recording": ("errors records ports text store kafka/ownership decode/headers worker/passes", "pyarrow"),
     "produce": ("errors store/files decode", ""),
+    "produce/json_lists": ("", "ijson"),
     "produce/camera_traps": ("errors text store decode/headers", "pydantic"),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     # the loop

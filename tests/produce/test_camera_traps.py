@@ -195,22 +195,21 @@ def test_without_an_image_that_can_be_sent_the_reasons_are_named(tmp_path: Path)
 
 
 HOSTILE: dict[str, tuple[object, str]] = {
-    "no object": ([], "expected '{' at character 0"),
+    "no object": ([], "expected an object, got a list"),
     "no images": (document([], {}), "it lists no images"),
-    "truncated": (json.dumps(document([image(0)], {})).encode()[:-20], "character"),
-    "not json": (b"id,file_name\n", "expected '{' at character 0"),
+    "truncated": (json.dumps(document([image(0)], {})).encode()[:-20], "premature EOF, after entry 1 of images"),
+    "not json": (b"id,file_name\n", "invalid char in json text"),
     "an entry that is none": (document([image(0), []], {}), "entry 2 of images: expected an object"),  # type: ignore[list-item]
     "no id": ({"images": [{"file_name": "a"}]}, "entry 1 of images, id: it is not there"),
     "no name": ({"images": [{"id": 1}]}, "entry 1 of images, file_name: it is not there"),
     "an id twice": (document([image(0), image(0)], {}), "entry 2 of images: the id 'i0' is there twice"),
     "an id that is true": (document([image(0, id=True)], {}), "images, id: expected text of one line or a whole"),
-    "an id that is large": (document([image(0, id=1 << 63)], {}), "images, id: expected text of one line or a whole"),
+    "an id that is large": (document([image(0, id=1 << 63)], {}), "integer overflow"),
     "an id that is a list": (document([image(0, id=["a"])], {}), "images, id: expected text"),
     "a location that is no number": (document([image(0, location=1.5)], {}), "images, location: expected text"),
-    "not a number": (document([image(0, location=float("nan"))], {}), "images, location: expected text"),
+    "not a number": (document([image(0, location=float("nan"))], {}), "invalid char in json text"),
     "a name over two lines": (document([image(0, file_name="a\nb")], {}), "file_name: expected text of one line"),
     "a name with a null": (document([image(0, file_name="a\0b")], {}), "file_name: expected text of one line"),
-    "half a character": (document([image(0, file_name="a\ud800")], {}), "file_name: expected characters of Unicode"),
     "a name that is long": (document([image(0, file_name="a" * 5_000)], {}), "file_name: string should have at most"),
     "a time that is a number": (document([image(0, datetime=1305330198)], {}), "datetime: input should be a valid"),
     "a path from the root": (document([image(0, file_name="/etc/passwd")], {}), "leaves the folder of the images"),
@@ -232,7 +231,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
         document([image(0, location=1), image(1, location="1")], {}),
         "entry 2 of images: the location '1' is there as a number and as text",
     ),
-    "nested": (b'{"info": ' + b"[" * 99_999, "nested too deeply"),
+    "nested": (b'{"info": ' + b"[" * 99_999, "more than 64 levels are nested"),
 }
 
 

@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from adawise.produce.json_lists import MOST_CHARACTERS, read_lists
+from adawise.produce import json_lists
+from adawise.produce.json_lists import read_lists
 
 NAMES = ("images", "annotations")
+_LITTLE = 1 << 16  # bytes
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(1 - (1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
@@ -78,23 +84,26 @@ def test_damage_is_a_value_error_or_is_read_as_the_standard_library_reads_it(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (b"", "expected '{' at character 0, got 'the end'"),
-        (b"[]", "expected '{' at character 0, got '['"),
-        (b'{"images": {}}', "expected '[' at character 11, got '{'"),
-        (b'{"images": null}', "expected '[' at character 11, got 'n'"),
-        (b'{"images": [1, 2', "expected ',' or ']' at character 16, got 'the end'"),
-        (b'{"images": [1,]}', "expecting value at character 14"),
-        (b'{"images": [{"a": 1,, }]}', "expecting property name enclosed in double quotes at character 20"),
-        (b'{"images": [] "b": 1}', "expected ',' or '}' at character 14, got '\"'"),
+        (b"", "premature EOF"),
+        (b"[]", "expected an object, got a list"),
+        (b"7", "expected an object, got a number"),
+        (b'{"images": {}}', "expected a list under 'images', got an object"),
+        (b'{"images": null}', "expected a list under 'images', got None"),
+        (b'{"images": [1, 2', "premature EOF, after entry 2 of images"),
+        (b'{"images": [1,]}', "unallowed token at this point in JSON text, after entry 1 of images"),
+        (b'{"images": [{"a": 1,, }]}', "invalid object key (must be a string)"),
+        (b'{"images": [] "b": 1}', "after key and value, inside map, I expect ',' or '}'"),
         (b'{"images": [], "images": []}', "'images' is there twice"),
-        (b"{1: []}", "expected a name in the outermost object, got 1"),
-        (b'{"images": []} []', "expected the end after the outermost object, got '['"),
-        (b'{"images": ["' + b"a" * 40, "unterminated string starting at at character 12"),
-        (b'{"images": ["\xff"]}', "invalid start byte"),
-        ('{"images": []}'.encode("utf-16"), "invalid start byte"),
-        (b'{"images": [' + b"[" * 100_000, "nested too deeply"),
-        (b'{"other": ' + b'{"a":' * 100_000, "nested too deeply"),
-        (b'{"images": [' + b"1" * 5_000 + b"]}", "a number of too many digits"),
+        (b"{1: []}", "invalid object key (must be a string)"),
+        (b'{"images": []} []', "trailing garbage"),
+        (b'{"images": ["' + b"a" * 40, "premature EOF"),
+        (b'{"images": ["\xff"]}', "invalid bytes in UTF8 string"),
+        ('{"images": []}'.encode("utf-16"), "invalid char in json text"),
+        (b'{"images": [' + b"[" * 1_000_000, "more than 64 levels are nested"),
+        (b'{"other": ' + b'{"a":' * 1_000_000, "more than 64 levels are nested"),
+        (b'{"images": [7, ' + b"1" * 5_000 + b"]}", "integer overflow, after entry 1 of images"),
+        (b'{"images": [1e400]}', "numeric (floating point) overflow"),
+        (b'{"images": [NaN]}', "invalid"),
     ],
 )
 def test_what_is_no_document_is_refused_with_the_place(text: bytes, why: str) -> None:
@@ -102,12 +111,28 @@ def test_what_is_no_document_is_refused_with_the_place(text: bytes, why: str) ->
         read(text)
 
 
-def test_a_value_without_an_end_is_not_read_into_memory() -> None:
-    endless = Dripping(b'{"images": [{"a": "' + b"a" * (2 * MOST_CHARACTERS), 1 << 20)
-    with pytest.raises(ValueError, match="the value at character 12 has more than"):
+@pytest.mark.parametrize(
+    ("opens", "repeated"),
+    [(b'{"images": [{"a": "', b"a"), (b'{"images": [[', b"1,"), (b'{"other": "', b"a"), (b"{", b" "), (b'{"a', b"a")],
+)
+def test_a_value_without_an_end_is_not_read_into_memory(
+    opens: bytes, repeated: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lists, "MOST_BYTES", _LITTLE)
+    endless = Dripping(opens + repeated * (8 * _LITTLE), 1 << 10)
+    with pytest.raises(ValueError, match="a value has more than 65,536 bytes"):
         list(read_lists(endless, NAMES))
-    assert endless.tell() < MOST_CHARACTERS + (1 << 22)
+    assert endless.tell() < 2 * _LITTLE
 
 
-def test_a_mark_at_the_begin_is_no_part_of_the_document() -> None:
-    assert read(b'\xef\xbb\xbf{"images": [7]}') == [("images", 1, 7)]
+@pytest.mark.parametrize("opens", [b'{"images": [7', b'{"other": [7', b'{"other": {"a": [7'])
+def test_many_values_may_be_long_together(opens: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lists, "MOST_BYTES", _LITTLE)
+    text = opens + b", 8" * _LITTLE + b"]" + b"}" * opens.count(b"{")
+    entries = sum(1 for _ in read_lists(Dripping(text, 1 << 10), NAMES))
+    assert entries == (1 + _LITTLE) * (b"images" in opens)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_mark_at_the_begin_is_no_part_of_the_document(size: int) -> None:
+    assert read(b'\xef\xbb\xbf{"images": [7]}', size) == [("images", 1, 7)]

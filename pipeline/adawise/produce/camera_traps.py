@@ -67,7 +67,6 @@ _FAULTS = {
     "missing": "it is not there",
     "model_type": "expected an object",
     "string_pattern_mismatch": "expected text of one line",
-    "string_unicode": "expected characters of Unicode",
 }
 _KINDS = {"images": _Image, "annotations": _Annotation, "categories": _Category}
 

@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
-MOST_CHARACTERS = 1 << 24
-"""Most characters of an entry, or of a value that is no list."""
+import ijson
 
-_PIECE_BYTES = 1 << 20
-_DECODER = json.JSONDecoder()
-_UNENDED = "Unterminated string"
-_LONGEST_WORD = 16  # characters, with which a value of JSON may go on that a piece cuts
-_SPACES = re.compile(r"[ \t\n\r]*")
+MOST_BYTES = 1 << 24
+"""Most bytes of an entry, and of a value outside the lists."""
+
+_DEEPEST = 64  # levels of objects and lists
+_BEGINS, _ENDS = frozenset({"start_map", "start_array"}), frozenset({"end_map", "end_array"})
 
 
 def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, int, object]]:
@@ -27,101 +25,67 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
     The lists are those that the outermost object has under `names`. Numbers count from 1.
 
     Raises:
-        ValueError: it is no JSON object in UTF-8, one of `names` is there twice or is no list, or a value is too large.
+        ValueError: it is no JSON object in UTF-8, one of `names` is there twice or is no list, a value is too large or
+            nested too deeply, or a number has no room in 64 bits.
         OSError: the file cannot be read.
     """
-    text = _Pieces(file)
-    seen = set[str]()
-    for _ in text.members("{", "}"):
-        name = text.value()
-        text.take(":")
-        if not isinstance(name, str):
-            raise ValueError(f"expected a name in the outermost object, got {name!r:.60}")
-        if name in seen:
-            raise ValueError(f"{name!r} is there twice")
-        if name in names:
-            seen.add(name)
-            yield from ((name, number, text.value()) for number, _ in enumerate(text.members("[", "]"), 1))
-        elif text.peek() == "[":
-            for _ in text.members("[", "]"):
-                text.value()
-        else:
-            text.value()
-    if text.peek():
-        raise ValueError(f"expected the end after the outermost object, got {text.peek()!r}")
+    bounded = _Bounded(file)
+    name, number, level, seen, entry = "", 0, 0, set[str](), ijson.ObjectBuilder()
+    try:
+        for event, value in ijson.basic_parse(bounded, use_float=True):
+            level -= event in _ENDS  # of what the event is in: the outermost object is in level 0
+            if level == 0 and event not in {"start_map", "end_map"}:
+                raise ValueError(f"expected an object, got a {'list' if event in _BEGINS else event}")
+            if level == 1 and event == "map_key":
+                name, number = value, 0
+                if name in seen:
+                    raise ValueError(f"{name!r} is there twice")
+                seen.update({name}.intersection(names))
+            elif level == 1 and name in seen and event not in {"start_array", "end_array"}:
+                found = "an object" if event in _BEGINS else f"{value!r:.60}"
+                raise ValueError(f"expected a list under {name!r}, got {found}")
+            elif level > 1 and name in seen:
+                entry.event(event, value)
+            if level <= 2 or name not in seen:
+                bounded.begin()
+            if level == 2 and name in seen and event not in _BEGINS:
+                number += 1
+                yield name, number, entry.value
+                entry = ijson.ObjectBuilder()
+            level += event in _BEGINS
+            if level > _DEEPEST:
+                raise ValueError(f"more than {_DEEPEST} levels are nested")
+    except (ijson.JSONError, ValueError) as error:
+        place = f", after entry {number:,} of {name}" if number else ""
+        raise ValueError(f"{_reason(str(error))}{place}") from None
 
 
-class _Pieces:
-    """A document, of which the piece that is needed is in memory."""
+def _reason(text: str) -> str:
+    """Return yajl's words for a mistake, without its picture of the place."""
+    found = re.search(r"error: (.+?)\.?(?:\n|\\n|$)", text)
+    return found[1] if found else text
+
+
+class _Bounded:
+    """A file without a byte order mark that is read until a value in it has too many bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._piece, self._at = "", 0
-        self._before = 0  # characters before the piece
-        self._is_last = False
+        self._file, self._count, self._began = file, 0, 0
 
-    def members(self, opens: str, closes: str) -> Iterator[None]:
-        """Yield before each member of an object or a list; the caller reads the member."""
-        self.take(opens)
-        if self.peek() == closes:
-            self.take(closes)
-            return
-        yield
-        while self.take(f",{closes}") == ",":
-            yield
+    def begin(self) -> None:
+        """Note that a value begins or ends in the piece that was read last."""
+        self._began = self._count
 
-    def take(self, allowed: str) -> str:
-        """Return the next character that is no space, which has to be one of `allowed`."""
-        found = self.peek()
-        if not found or found not in allowed:
-            expected = " or ".join(repr(character) for character in allowed)
-            raise ValueError(
-                f"expected {expected} at character {self._before + self._at:,}, got {found or 'the end'!r}"
-            )
-        self._at += 1
-        return found
-
-    def peek(self) -> str:
-        """Return the next character that is no space, without moving past it; "" at the end."""
-        while True:
-            spaces = _SPACES.match(self._piece, self._at)
-            assert spaces is not None
-            self._at = spaces.end()
-            if self._at < len(self._piece) or not self._read():
-                return self._piece[self._at : self._at + 1]
-
-    def value(self) -> object:
-        """Return the next value."""
-        self.peek()
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._piece, self._at)
-            except json.JSONDecodeError as error:
-                at = self._before + error.pos
-                is_cut = error.msg.startswith(_UNENDED) or len(self._piece) - error.pos < _LONGEST_WORD
-                if not is_cut or not self._read():
-                    raise ValueError(f"{error.msg[:1].lower()}{error.msg[1:]} at character {at:,}") from None
-                if len(self._piece) - self._at > MOST_CHARACTERS + _PIECE_BYTES:
-                    where = f"the value at character {self._before + self._at:,}"
-                    raise ValueError(f"{where} has more than {MOST_CHARACTERS:,} characters") from None
-            except RecursionError:
-                raise ValueError(f"the value at character {self._before + self._at:,} is nested too deeply") from None
-            except ValueError:  # Python's limit of digits, whose message names a function of Python
-                where = f"the value at character {self._before + self._at:,}"
-                raise ValueError(f"{where} has a number of too many digits") from None
-            else:
-                # Else a number may go on in the next piece: `1e+` is read as 1, before `e+`.
-                if end + len("e+") < len(self._piece) or not self._read():
-                    self._at = end
-                    return value
-
-    def _read(self) -> bool:
-        """Read the next piece; return False at the end."""
-        if self._is_last:
-            return False
-        data = self._file.read(_PIECE_BYTES)
-        self._is_last = not data
-        self._before += self._at
-        self._piece, self._at = self._piece[self._at :] + self._decoder.decode(data, final=self._is_last), 0
-        return True
+    def read(self, size: int) -> bytes:
+        """Return the next piece. Raises ValueError if a value is too large."""
+        if size == 0:  # as ijson asks for the type of what it reads
+            return b""
+        if self._count - self._began > MOST_BYTES:
+            raise ValueError(f"a value has more than {MOST_BYTES:,} bytes")
+        piece = self._file.read(size)
+        if not self._count:
+            while piece and len(piece) <= len(codecs.BOM_UTF8) and (more := self._file.read(size)):
+                piece += more
+            piece = piece.removeprefix(codecs.BOM_UTF8)
+        self._count += len(piece)
+        return piece
