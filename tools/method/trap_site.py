@@ -83,7 +83,7 @@ class Site:
         """Yield the images of a camera, counted from 0, in the order of time."""
         rng = np.random.default_rng((self.seed, _CAMERA, camera))
         location, own = f"trap-{camera:02d}", self.mix(camera)
-        street, events = StreetCamera(location, _OTHERS + 1_000 * self.seed + camera, runs=True), _Events()
+        street, events = StreetCamera(location, _OTHERS + 1_000 * self.seed + camera, runs=True), Events()
         noise, quality = rng.uniform(0.0, 0.02), rng.uniform(50.0, 90.0)  # of its sensor and its encoder
         slots, sequence = _DAYS * 86_400 // _SLOT_S // self.intervals, 0
         for interval in range(self.intervals):
@@ -135,12 +135,12 @@ class Site:
         return replace(blend(*ends), fog=air.fog * light, rain=air.rain)
 
 
-class _Events:
-    """The events of a street that were not shown yet, by what they show."""
+class Events:
+    """The events of a street from a `first` one on that were not shown yet, by what they show."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._waiting: defaultdict[str, deque[int]] = defaultdict(deque)
-        self._seen = 0
+        self._seen = first
 
     def next(self, street: StreetCamera, label: str) -> int:
         """Return the next event of the street that shows `label`."""
