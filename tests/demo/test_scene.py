@@ -68,6 +68,7 @@ def test_a_frame_is_the_decoded_jpeg_in_the_stated_size() -> None:
 def test_a_camera_with_runs_shows_the_same_thing_for_a_run_and_moves_it() -> None:
     camera = StreetCamera("a", 9, runs=True)
     labels = [camera.jpeg(number, CLEAR)[1] for number in range(40 * RUN)]
+    assert labels == [camera.label(number) for number in range(40 * RUN)]
     runs = [set(labels[i : i + RUN]) for i in range(0, len(labels), RUN)]
     assert all(len(run) == 1 for run in runs)
     assert len(set.union(*runs)) >= 8

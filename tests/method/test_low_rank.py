@@ -70,6 +70,7 @@ def test_only_matrices_of_the_last_blocks_learn_and_their_change_has_the_rank(
         start.model,
         tokens,
         classes=len(CLASSES),
+        counts=[2] * len(CLASSES),
         mean=start.mean,
         std=start.std,
         recipe=RECIPE,

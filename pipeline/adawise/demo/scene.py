@@ -95,6 +95,10 @@ class StreetCamera:
         sensor = np.random.default_rng((self.seed, _SENSOR, number))
         return expose(scene, street.distance, lamps, weather, sensor), label
 
+    def label(self, number: int) -> str:
+        """Return the label of frame `number` (>= 0) without drawing it."""
+        return _label(self._chance(number)[0])
+
     def box(self, number: int) -> tuple[float, float, float, float] | None:
         """Return where the thing of frame `number` is: left, top, right, bottom in px; None for an empty street."""
         appearance, moment, phase = self._chance(number)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from adawise.settings.group import Group
 
@@ -12,23 +14,28 @@ from adawise.settings.group import Group
 class FinetuneSettings(Group):
     """The settings `[finetune]`: how theta_1 is trained from theta_0."""
 
-    loss: Literal["cross_entropy", "flyp"] = Field(
+    loss: Literal["cross_entropy", "balanced", "flyp"] = Field(
         default="cross_entropy",
-        description="cross_entropy: train the image tower only, against the text head of all served names; flyp: "
-        "train both towers, against the prompts of a batch",
+        description="cross_entropy: train the image tower only, against the text head of all served names; "
+        "balanced: the same, corrected for how many images each class has (balanced softmax); flyp: train both towers, "
+        "against the prompts of a batch",
     )
     epochs: int = Field(default=10, ge=1, le=10_000, description="most passes over the images")
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
     accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are averaged for one update")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
         default="auto",
-        description="highest learning rate of AdamW; auto: 1e-5, with cross_entropy up to 2e-5 "
+        description="highest learning rate of AdamW; auto: 1e-5, and except with flyp up to 2e-5 "
         "for a run of few updates",
     )
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")
     label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.9, description="label smoothing: share of a target that is spread over all classes"
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="label smoothing: share of a target that is spread over all classes, with the loss balanced in "
+        "proportion to their images",
     )
     clip_norm: float = Field(default=1.0, gt=0, le=1e9, description="norm to which longer gradients are clipped")
     validation_share: float = Field(
@@ -91,3 +98,12 @@ class FinetuneSettings(Group):
         description="run the recipe again on half of the classes, to judge the pair on classes that it never saw; "
         "takes half as long again",
     )
+
+    @override
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield a mistake if both the loss and the order of images correct for uneven classes."""
+        if self.loss == "balanced" and self.balanced:
+            yield (
+                "balanced",
+                "the loss balanced corrects for uneven classes, and would do so a second time; leave one of them out",
+            )

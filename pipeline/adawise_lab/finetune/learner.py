@@ -45,6 +45,7 @@ class Learner:
         model: open_clip's module with theta_0's weights, float32; it is trained in place.
         tokens: of the class prompts, `[C * T, L]`, class by class.
         classes: C.
+        counts: the training images of each class, `[C]`, for the loss `balanced`.
         mean: of each channel, for pixels in [0, 1].
         std: of each channel, for pixels in [0, 1].
         recipe: the hyperparameters.
@@ -58,6 +59,7 @@ class Learner:
         tokens: Tensor,
         *,
         classes: int,
+        counts: Sequence[int],
         mean: Sequence[float],
         std: Sequence[float],
         recipe: Recipe,
@@ -69,6 +71,7 @@ class Learner:
         self._tokens = tokens.to(device).view(classes, -1, tokens.shape[-1])  # [C, T, L]
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self._log_prior = log_prior(counts).to(device)
         with torch.no_grad():
             self._head = self._encode_head()  # theta_0's, [C, D]
         self._parameters = dict(_trained(model, recipe))
@@ -156,6 +159,8 @@ class Learner:
                     texts = self.model.encode_text(distinct, normalize=True)[inverse]
         if self.recipe.loss == "flyp":
             return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
+        if self.recipe.loss == "balanced":
+            return balanced(images, self._head, labels, self._log_prior, scale=scale, smoothing=smoothing)
         return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
 
     def evaluate(
@@ -395,3 +400,37 @@ def cross_entropy(images: Tensor, head: Tensor, labels: Tensor, *, scale: Tensor
     """Return the cross-entropy over all classes, in nats, for unit rows `images` `[B, D]` and `head` `[C, D]`."""
     logits = scale * images.float() @ head.float().T  # [B, C]
     return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def balanced(
+    images: Tensor, head: Tensor, labels: Tensor, log_prior: Tensor, *, scale: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """Return the balanced softmax loss (Ren et al., Balanced Meta-Softmax, NeurIPS 2020, equations 3 and 4), in nats.
+
+    It is the cross-entropy of logits that are raised by the logarithms of the classes' frequencies. So the logits
+    themselves, which are what is served, need not learn that some classes are frequent.
+
+    Args:
+        images: unit embeddings `[B, D]`.
+        head: unit embeddings `[C, D]`.
+        labels: class indices `[B]`.
+        log_prior: of `log_prior`, `[C]`.
+        scale: factor of the cosines, scalar.
+        smoothing: share of the target that is spread over all classes, in proportion to their images, in [0, 1).
+    """
+    log_p = log_softmax(scale * images.float() @ head.float().T + log_prior, dim=-1)  # [B, C]
+    loss = nn.functional.nll_loss(log_p, labels)
+    if smoothing > 0:
+        loss = (1 - smoothing) * loss - smoothing * (log_p @ log_prior.softmax(dim=-1)).mean()
+    return loss
+
+
+def log_prior(counts: Sequence[int]) -> Tensor:
+    """Return the logarithm of each class's images over those of the most frequent class, float32 `[C]`.
+
+    A class without images counts as one with the mean number of the others. So it is pushed away from images of other
+    classes as it is by cross-entropy; with its own count of 0 it would not be.
+    """
+    n = torch.tensor(counts, dtype=torch.float64)
+    n[n == 0] = n[n > 0].mean()
+    return (n / n.max()).log().float()

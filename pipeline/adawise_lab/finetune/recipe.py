@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Loss = Literal["cross_entropy", "flyp"]
+Loss = Literal["cross_entropy", "balanced", "flyp"]
 # The values that 0.2, which had no such settings, used.
 IN_0_2 = {
     "finetune.jitter": "0.0",
@@ -30,8 +30,9 @@ class Recipe:
     """The hyperparameters of a run of fine-tuning.
 
     Args:
-        loss: `cross_entropy` trains the image tower against the heads of all names that are served; `flyp` both towers
-            and the logit scale, against the prompts of a batch.
+        loss: `cross_entropy` trains the image tower against the heads of all names that are served; `balanced` as well,
+            with logits that are raised by the logarithms of how many images each class has; `flyp` both towers and the
+            logit scale, against the prompts of a batch.
         epochs: passes over the images, at most.
         batch_images: images of a forward, and the number that an image is contrasted with.
         accumulate: batches whose gradients make one update.
@@ -120,7 +121,8 @@ def auto_rate(loss: Loss, updates: int) -> float:
     """Return the learning rate that `finetune.learning_rate = "auto"` means for a run of that many updates.
 
     AdamW moves a weight by about its rate in an update, so few updates need a higher rate to get as far from theta_0.
-    It was measured for `cross_entropy`; `flyp`, which trains both towers, keeps the lowest rate.
+    It was measured for `cross_entropy`, and `balanced` has the same; `flyp`, which trains both towers, keeps the lowest
+    rate.
     """
     if loss == "flyp":
         return _LEAST_RATE

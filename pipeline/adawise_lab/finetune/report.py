@@ -117,10 +117,10 @@ def _few(settings: FinetuneSettings, train: Sequence[str], held_out: int) -> Ite
 def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
     counts = Counter(train).most_common()
     (most, many), (least, few) = counts[0], counts[-1]
-    if many >= _UNEVEN * few and not settings.balanced:
+    if many >= _UNEVEN * few and not settings.balanced and settings.loss != "balanced":
         yield (
             f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.balanced draws as many "
-            "of each; check the accuracies by class."
+            "of each, and finetune.loss balanced corrects the loss instead; check the accuracies by class."
         )
 
 

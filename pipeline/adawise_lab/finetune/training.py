@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
@@ -54,6 +55,12 @@ class Data:
     templates: tuple[str, ...]
     contents: str
 
+    @property
+    def counts(self) -> list[int]:
+        """The images to train on of each class, `[C]`."""
+        found = Counter(self.train.labels[i] for i in self.train_rows)
+        return [found[name] for name in self.classes]
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
@@ -85,6 +92,7 @@ class TrainingJob:
             start.model,
             start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
             classes=len(data.classes),
+            counts=data.counts,
             mean=start.mean,
             std=start.std,
             recipe=recipe_of(settings.finetune),

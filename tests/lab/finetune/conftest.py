@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -51,13 +51,14 @@ def prompts(start: StartingModel) -> Tensor:
 
 @pytest.fixture
 def make_learner(start: StartingModel, prompts: Tensor) -> Callable[..., Learner]:
-    """A learner at theta_0, by the fields of the recipe that differ from RECIPE."""
+    """A learner at theta_0, by the images of each class and the fields of the recipe that differ from RECIPE."""
 
-    def make(**changes: object) -> Learner:
+    def make(counts: Sequence[int] = (9, 9, 9), **changes: object) -> Learner:
         return Learner(
             copy.deepcopy(start.model),
             prompts,
             classes=len(CLASSES),
+            counts=counts,
             mean=start.mean,
             std=start.std,
             recipe=replace(RECIPE, **changes),  # type: ignore[arg-type]

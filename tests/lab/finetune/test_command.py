@@ -10,7 +10,7 @@ import shutil
 import signal
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -35,6 +35,7 @@ from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise_lab.card.show import verdict_text
 from adawise_lab.finetune.countdown import Countdown
 from adawise_lab.finetune.folder import CONTENTS, Folder
+from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.rehearsal import kept_classes
 from adawise_lab.finetune.training import for_run, starting_model
 from tests.deadlines import scaled
@@ -217,6 +218,7 @@ def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at
         ({}, 10_000, (1e-5, 1)),
         ({"batch_images": 32, "accumulate": 2, "epochs": 5}, 256, (2e-5, 1)),
         ({"loss": "flyp"}, 256, (1e-5, "all")),
+        ({"loss": "balanced"}, 256, (2e-5, 1)),
         ({"blocks": "all", "learning_rate": 3e-4}, 256, (3e-4, "all")),
         ({"blocks": 2}, 256, (2e-5, 2)),
     ],
@@ -276,6 +278,41 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     card = read_card(out / "card.json")
     assert card.verdict is not None
     assert [group.group for group in card.verdict.groups] == ["home", "shifted"]
+
+
+@pytest.mark.check("lab")
+def test_the_balanced_loss_counts_the_images_to_learn_from_and_a_rehearsal_counts_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = four_classes(folder)
+    for number in range(8):
+        (place / "red disc" / f"{number:03}.png").unlink()
+    counts = list[Sequence[int]]()
+
+    class Counted(Learner):
+        def __init__(self, *arguments: Any, **others: Any) -> None:
+            counts.append(others["counts"])
+            super().__init__(*arguments, **others)
+
+    monkeypatch.setattr("adawise_lab.finetune.training.Learner", Counted)
+    flags = ("--labelled", "four", "--finetune.validation-share", "0.5", "--finetune.loss", "balanced")
+    assert finetune(folder, *flags, "--finetune.epochs", "1") == 0
+    record = json.loads((folder / "out" / "finetune.json").read_text())
+    assert record["settings"]["finetune.loss"] == "balanced"
+    learned = [row["train"] for row in record["classes"]]
+    assert [row["name"] for row in record["classes"]] == ["blue bar", "blue disc", "green square", "red disc"]
+    assert learned == [6, 6, 6, 2]
+    kept = kept_classes([row["name"] for row in record["classes"]], 0)
+    rehearsed = [row["train"] if row["name"] in kept else 0 for row in record["classes"]]
+    assert counts == [learned, rehearsed]
+
+
+def test_uneven_classes_are_not_corrected_for_twice(folder: Path, capsys: Captured) -> None:
+    assert finetune(folder, "--finetune.loss", "balanced", "--finetune.balanced") == 2
+    told = message(capsys)
+    assert "finetune.balanced = true" in told
+    assert "the loss balanced corrects for uneven classes, and would do so a second time; leave one of them out" in told
+    assert not (folder / "out").exists()
 
 
 class Counting:

@@ -38,22 +38,34 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("loss", ["flyp", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["flyp", "cross_entropy", "balanced"])
 def test_updates_bring_the_loss_down(make_learner: MakeLearner, batch: Pixels, loss: str) -> None:
     learner = make_learner(loss=loss)
     losses = [learner.update([(batch, PROMPTS)], 1e-3)[0] for _ in range(12)]
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "balanced"])
 def test_cross_entropy_leaves_the_text_tower_and_the_scale_bit_for_bit(
-    make_learner: MakeLearner, batch: Pixels
+    make_learner: MakeLearner, batch: Pixels, loss: str
 ) -> None:
-    learner = make_learner(loss="cross_entropy")
+    learner = make_learner(loss=loss)
     before = parameters(learner)
     learner.update([(batch, PROMPTS)], 1e-2)
     moved = changed(before, parameters(learner))
     assert moved
     assert all(name.startswith("visual.") for name in moved)
+
+
+def test_the_balanced_loss_takes_the_images_of_each_class_into_account_and_what_is_served_does_not(
+    make_learner: MakeLearner, batch: Pixels
+) -> None:
+    even, uneven = make_learner(loss="balanced"), make_learner((900, 30, 1), loss="balanced")
+    assert torch.equal(even.classify([batch], 1.0)[0], uneven.classify([batch], 1.0)[0])
+    pixels, labels = batch
+    frequent, rare = [((pixels[rows], labels[rows]), PROMPTS[rows]) for rows in (labels == 0, labels == 2)]
+    assert uneven.update([frequent], 0.0)[0] < even.update([frequent], 0.0)[0]
+    assert uneven.update([rare], 0.0)[0] > even.update([rare], 0.0)[0]
 
 
 def test_flyp_trains_both_towers_and_the_scale(make_learner: MakeLearner, batch: Pixels) -> None:

@@ -9,9 +9,9 @@ from adawise_lab.finetune.report import note_on_stretches, notes_on
 MANY = ["cat"] * 100 + ["dog"] * 100
 
 
-def notes(train: list[str], held_out: int = 1000, *classes: str, balanced: bool = False) -> list[str]:
+def notes(train: list[str], held_out: int = 1000, *classes: str, **recipe: object) -> list[str]:
     names = classes or tuple(dict.fromkeys(train))
-    return notes_on(FinetuneSettings(balanced=balanced), train, held_out, names, are_listed=True)
+    return notes_on(FinetuneSettings.model_validate(recipe), train, held_out, names, are_listed=True)
 
 
 def test_enough_of_everything_is_no_reason_to_speak() -> None:
@@ -40,7 +40,9 @@ def test_few_images_and_uneven_classes_are_told() -> None:
     few, uneven = notes(["cat"] * 100 + ["dog"] * 3)
     assert few == "1 class has fewer than 8 images to learn from (dog): add some."
     assert uneven.startswith("Classes are uneven: 100 images of 'cat', 3 of 'dog'. finetune.balanced draws")
-    assert len(notes(["cat"] * 100 + ["dog"] * 3, balanced=True)) == 1
+    assert "finetune.loss balanced corrects the loss instead" in uneven
+    assert notes(["cat"] * 100 + ["dog"] * 3, balanced=True) == [few]
+    assert notes(["cat"] * 100 + ["dog"] * 3, loss="balanced") == [few]
 
 
 def test_less_than_a_batch_is_told() -> None:

@@ -34,7 +34,7 @@ def assert_same(run: FinetuneRun, other: FinetuneRun) -> None:
     assert run.weights.read_bytes() == other.weights.read_bytes()
 
 
-@pytest.mark.parametrize("loss", ["flyp", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["flyp", "cross_entropy", "balanced"])
 def test_training_raises_held_out_accuracy(make_run: MakeRun, loss: str) -> None:
     run = finish(make_run(loss=loss, epochs=4))
     best = run.progress.best
@@ -151,6 +151,19 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     assert second.progress.update == updates % 3
     assert second.go()
     assert_same(second, whole)
+
+
+def test_a_run_of_the_balanced_loss_that_was_stopped_comes_to_the_same(make_run: MakeRun) -> None:
+    uneven = {"counts": (90, 9, 3), "loss": "balanced", "epochs": 2}
+    whole, first = finish(make_run("whole", **uneven)), make_run("parts", **uneven)
+    first.start()
+    assert not first.go(stopping=lambda: first.progress.update == 2)
+    second = make_run("parts", **uneven)
+    second.resume()
+    assert second.go()
+    assert_same(second, whole)
+    even = finish(make_run("even", **{**uneven, "counts": (9, 9, 9)}))
+    assert even.progress.curve[1].loss != whole.progress.curve[1].loss
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(make_run: MakeRun, whole: FinetuneRun) -> None:
