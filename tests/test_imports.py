@@ -133,7 +133,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/card": (EVERYTHING, "duckdb torch numpy rich structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/chronological": (EVERYTHING, "torch numpy structlog"),
-    "adawise_lab/chronological/intervals": ("errors", ""),
+    "adawise_lab/chronological/intervals": ("errors text", ""),
     "adawise_lab/chronological/page": ("card page text", "altair"),
     "adawise_lab/chronological/report": ("card text", "rich"),
     "adawise_lab/chronological/result": ("", "numpy"),

@@ -64,7 +64,7 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
         TrainingError: as of `finetune`.
     """
     samples = _samples(request.settings, request.recording)
-    times = _timeline(samples, request.cut)
+    times = times_of(samples, request.cut)
     trainer = Trainer.of(request.settings, samples, request.cache / "chronological")
     scene = request.settings.scene
     search = request.settings.search
@@ -107,7 +107,12 @@ def _samples(settings: Settings, place: Path) -> Samples:
     return samples
 
 
-def _timeline(samples: Samples, cut: Cut) -> CameraTimes:
+def times_of(samples: Samples, cut: Cut) -> CameraTimes:
+    """Return the images of a recording by camera and interval: by the time that they were captured, else came.
+
+    Raises:
+        SettingsError: as of `timeline`.
+    """
     assert samples.taken is not None  # of a recording they are known
     assert samples.captured_us is not None
     broker = [None if taken.at_ms < 0 else 1000 * taken.at_ms for taken in samples.taken]

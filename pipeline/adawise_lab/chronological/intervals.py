@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adawise.errors import SettingsError
+from adawise.text import counted
 
 EXPECTED = "2 to 1000 intervals, or the length of one such as 12h, 30d or 8w"
 Train = Literal["all", "camera"]
@@ -43,7 +44,7 @@ class Cut:
         if not 2 <= min(count, span) <= count <= _MOST:
             raise SettingsError(
                 f"--intervals: the images are of {span / 1e6:,.0f} s from the first to the last, which makes "
-                f"{min(count, span)} intervals; expected 2 to {_MOST}. Name another number or length."
+                f"{counted(min(count, span), 'interval')}; expected 2 to {_MOST}. Name another number or length."
             )
         if self.length_us is not None:
             return tuple(first_us + k * self.length_us for k in range(count + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -240,6 +241,7 @@ class EvaluateCommand(Command):
         try:
             result = run_protocol(request)
         except TrainingStopped:
+            print("the same `adawise evaluate` goes on with this training; it needs no --resume", file=sys.stderr)
             return INTERRUPTED
         if self.as_json:
             print_json(result.as_json())
