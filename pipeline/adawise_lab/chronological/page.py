@@ -16,7 +16,7 @@ from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.page.render import render
 from adawise.text import LEVEL, counted, points, points_between, three, two
 from adawise_lab.chronological.report import NAMES, headline, sentences, title
-from adawise_lab.chronological.result import ChronologicalResult, WayRow
+from adawise_lab.chronological.result import BEST_EACH, ChronologicalResult, WayRow
 from adawise_lab.chronological.served import BATCH, WARM
 from adawise_lab.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference
@@ -160,7 +160,7 @@ def _camera_figure(result: ChronologicalResult, name: str, *, scene: bool) -> Fi
     return Figure(
         f"camera-{name}{'-scene' if scene else ''}",
         f"{title(row)} against zero-shot",
-        f"{title(row)} is below zero-shot at {below} of {counted(len(values), 'camera')}; on average "
+        f"{title(row).capitalize()} is below zero-shot at {below} of {counted(len(values), 'camera')}; on average "
         f"{points(row.versus[ZERO_SHOT].difference)} points.",
         theme.spec(chart, height=_HEIGHT),
     )
@@ -180,14 +180,15 @@ def _camera_table(result: ChronologicalResult) -> Table:
 
 def _ways(result: ChronologicalResult) -> Section:
     headers = (
-        *("accuracy", "macro recall", "− zero-shot", "recall − zero-shot", "cameras below zero-shot"),
+        *("accuracy", "− zero-shot", "macro recall", "cameras below zero-shot"),
         *("− best fixed", "− best of each", "ECE", "NLL", "FE"),
     )
     lines = tuple(Line(title(row), tuple(_cells(row)), _kind(row)) for row in result.rows)
     return Section(
         "ways",
         "All ways to serve",
-        "Macro recall is the mean over the classes that a camera shows in an interval. Best fixed is one alpha for all "
+        "Macro recall is the mean over the classes that a camera shows in an interval, and below it its points over "
+        "zero-shot. Best fixed is one alpha for all "
         "cameras in hindsight; the best of each knows the alpha of each camera and interval. + scene is scene_label. "
         "ECE is over all images together. FE counts forwards of the image tower per image.",
         tables=(Table(f"Means over cameras, with {LEVEL} intervals", "served", headers, lines),),
@@ -198,16 +199,22 @@ def _cells(row: WayRow) -> list[Cell]:
     low, high = row.below_zero_shot_ci
     return [
         Cell(three(row.accuracy), note=f"{three(row.accuracy_ci[0])} to {three(row.accuracy_ci[1])}"),
-        Cell(three(row.macro_recall)),
         _difference(row.versus.get(ZERO_SHOT)),
-        _difference(row.recall_versus_zero_shot if (row.name, row.scene) != (ZERO_SHOT, False) else None),
+        Cell(three(row.macro_recall), note=_recall_note(row)),
         Cell(f"{row.below_zero_shot:.0%}", note=f"{low:.0%} to {high:.0%}"),
         _difference(row.versus.get(BEST_FIXED)),
-        Cell(points(each.difference) if (each := row.versus.get("best_fixed_each")) else ""),
+        Cell(points(each.difference) if (each := row.versus.get(BEST_EACH)) else ""),
         Cell(three(row.ece)),
         Cell(three(row.nll)),
         Cell(two(row.forwards)),
     ]
+
+
+def _recall_note(row: WayRow) -> str:
+    over = row.recall_versus_zero_shot
+    if over is None or (row.name, row.scene) == (ZERO_SHOT, False):
+        return ""
+    return f"{points(over.difference)} ({points_between(over.ci)})"
 
 
 def _difference(difference: Difference | None) -> Cell:

@@ -63,7 +63,7 @@ def sentences(result: ChronologicalResult) -> Iterator[str]:
 
 def _trainings(result: ChronologicalResult) -> Iterator[str]:
     setting = result.setting
-    of = "the images of all cameras" if setting.train == "all" else "each camera's own images"
+    of = "the images of all cameras" if setting.train == "all" else "the images of one camera"
     yield f"{counted(len(setting.trainings), 'training')}, each on {of} up to an interval."
     if missing := Counter(one.why for one in setting.trainings if not one.pair):
         whys = listed(f"{count} ({why})" for why, count in missing.most_common())
