@@ -14,7 +14,7 @@ import torch
 
 from adawise.app.parts import exploration
 from adawise.app.prompts import read_lines
-from adawise.console import finite, progress
+from adawise.console import finite
 from adawise.errors import SettingsError
 from adawise.labels.folders.read import is_recording
 from adawise.labels.folders.samples import Samples
@@ -25,7 +25,7 @@ from adawise_lab.chronological.served import Ids, Scene, ServedCameras, ServedCe
 from adawise_lab.chronological.trained import Trained, Trainer
 from adawise_lab.evaluate.result import RESULT
 from adawise_lab.evaluate.show import can_write_page
-from adawise_lab.labelled import open_samples
+from adawise_lab.labelled import log_skipped, open_samples
 
 _log = structlog.get_logger("evaluate")
 
@@ -100,6 +100,8 @@ def _samples(settings: Settings, place: Path) -> Samples:
     named = settings.model.classes
     known = None if named is None else read_lines(named, "model.classes", "class name")
     samples = open_samples(settings.decode, place, "--images", known)
+    if samples.left_out:
+        log_skipped(str(place), {samples.names[i]: why for i, why in samples.left_out.items()})
     if len(samples.classes) < 2:
         raise SettingsError(
             f"--images {place}: all labelled images are of {samples.classes[0]!r}: there is nothing to distinguish."
@@ -124,31 +126,39 @@ def _run(
     trainer: Trainer, times: CameraTimes, cameras: ServedCameras, train: Train
 ) -> tuple[list[ServedCell], list[Training], tuple[float, ...]]:
     """Return the cells that were served, the trainings, and the grid of alphas."""
-    trainings = times.trainings(train)
     cells: list[ServedCell] = []
     made: list[tuple[PairTraining, Trained]] = []
     alphas: tuple[float, ...] = ()
-    threads = torch.get_num_threads()
-    with progress("trained and served", len(trainings), "trainings") as bar:
-        for training in trainings:
-            name = "all" if training.camera is None else times.cameras[training.camera]
-            bar.note(f"{name}, up to interval {training.interval + 1} of {times.intervals}")
-            trained = trainer.train(
-                times.until(training.interval, training.camera), f"{name}-{training.interval + 1:03d}"
-            )
-            made.append((training, trained))
-            if trained.settings is not None:
-                rows = _tested(times, [training])
-                table, kept, card = trainer.table(trained, [i for _, _, own in rows for i in own])
-                assert card is not None
-                named = [(c, times.cameras[c], ids) for c, _, ids in _in_table(rows, kept)]
-                torch.set_num_threads(1)  # the batches of a search are too small for more
-                cells += cameras.serve(trained.name, table, card, training.interval + 1, named)
-                torch.set_num_threads(threads)
-                alphas = table.alphas
-            bar.advance()
+    trainings = times.trainings(train)
+    for number, training in enumerate(trainings, 1):
+        name = "all" if training.camera is None else times.cameras[training.camera]
+        # No bar over all of them: a terminal shows one at a time, and each training has its own.
+        _log.info(
+            "training_of_protocol_began", number=number, of=len(trainings), camera=name, until=training.interval + 1
+        )
+        rows = times.until(training.interval, training.camera)
+        trained = trainer.train(rows, f"{name}-{training.interval + 1:03d}")
+        made.append((training, trained))
+        if trained.settings is not None:
+            served, alphas = _served(trainer, times, cameras, training, trained)
+            cells += served
     cells += _without_pair(trainer, times, made, cameras.scene)
     return cells, [_named(times, training, trained) for training, trained in made], alphas
+
+
+def _served(
+    trainer: Trainer, times: CameraTimes, cameras: ServedCameras, training: PairTraining, trained: Trained
+) -> tuple[list[ServedCell], tuple[float, ...]]:
+    """Return what a pair serves in the interval after its training, and the grid of alphas."""
+    tested = _tested(times, [training])
+    table, kept, card = trainer.table(trained, _in_order(tested))
+    named = [(c, times.cameras[c], ids) for c, _, ids in _in_table(tested, kept)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the batches of a search are too small for more
+    try:
+        return cameras.serve(trained.name, table, card, training.interval + 1, named), table.alphas
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _without_pair(
@@ -166,11 +176,11 @@ def _without_pair(
             f"--images: no pair could be trained on any interval ({whys}). Name longer or fewer --intervals, a longer "
             "recording, or --train all."
         )
-    rows = _tested(times, [training for training, trained in made if trained.settings is None])
-    if not rows:
+    tested = _tested(times, [training for training, trained in made if trained.settings is None])
+    if not tested:
         return []
-    table, kept = trainer.zero_shot(pair, [i for _, _, own in rows for i in own])
-    return [cell for c, k, ids in _in_table(rows, kept) for cell in unpaired(table, k, [(c, ids)], scene)]
+    table, kept = trainer.zero_shot(pair, _in_order(tested))
+    return [cell for c, k, ids in _in_table(tested, kept) for cell in unpaired(table, k, [(c, ids)], scene)]
 
 
 def _tested(times: CameraTimes, trainings: Sequence[PairTraining]) -> list[tuple[int, int, tuple[int, ...]]]:
@@ -180,6 +190,11 @@ def _tested(times: CameraTimes, trainings: Sequence[PairTraining]) -> list[tuple
         for training in trainings
         for c in training.tested
     ]
+
+
+def _in_order(cells: Sequence[tuple[int, int, Sequence[int]]]) -> list[int]:
+    """Return the images of cells in the order of the recording, in which they are read fastest."""
+    return sorted(i for _, _, own in cells for i in own)
 
 
 def _in_table(rows: Sequence[tuple[int, int, Sequence[int]]], kept: Sequence[int]) -> list[tuple[int, int, Ids]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from adawise.adapt import search
-from adawise.adapt.objective import DEFAULT
+from adawise.adapt.objective import DEFAULT, Values
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Strategy
 from adawise.adapt.shortlist import digest_of
@@ -105,9 +105,12 @@ class ServedCameras:
         bench = Bench((table,), card.temperature, tail_share=card.tail_share)
         answers: list[dict[ServedWay, Quality]] = [{} for _ in cameras]
         forwards: list[dict[str, float]] = [{} for _ in cameras]
+        values: dict[str, tuple[Values, ...]] = {}
         for candidate in resolved(self.candidates, card):
             objective = objective_named(candidate.objective, card)
-            replayed = Replayed(bench.blocks, objective, bench.values(objective))
+            if candidate.objective not in values:
+                values[candidate.objective] = bench.values(objective)
+            replayed = Replayed(bench.blocks, objective, values[candidate.objective])
             strategy = candidate.build(bench.alphas, replayed.objective, card)
             for place, (_, camera, rows) in enumerate(cameras):
                 state = self._begin(candidate.label, camera, pair, strategy)

@@ -97,12 +97,6 @@ class Trainer:
         decides = [start.hash, start.preprocess.id, names, chosen, model.device, model.precision, samples.digest]
         return cls(settings, samples, cache, json.dumps(decides))
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names of all pairs."""
-        assert self.settings.model.classes is not None
-        return tuple(read_lines(self.settings.model.classes, "model.classes", "class name"))
-
     def train(self, rows: Sequence[int], name: str) -> Trained:
         """Train on some images, go on with that, or return what an earlier call has made.
 
@@ -120,10 +114,12 @@ class Trainer:
         if not kept:
             return replace(made, why="fewer than two classes with two images each")
         folder = Folder(place)
-        is_resumable = folder.checkpoint.exists() or folder.record.exists()
-        if not folder.rejected.record.exists() and (folder.checkpoint.exists() or not folder.record.exists()):
+        has_ended = folder.record.exists() and not folder.checkpoint.exists()
+        if not has_ended and not folder.rejected.record.exists():
+            # A run of which a kill left no checkpoint is started anew.
+            resume = folder.checkpoint.exists()
             request = FinetuneRequest(
-                self.settings, self.samples.part(kept), place, resume=is_resumable, overwrite=not is_resumable
+                self.settings, self.samples.part(kept), place, resume=resume, overwrite=not resume
             )
             try:
                 if finetune(request) is None:
@@ -135,7 +131,7 @@ class Trainer:
             return replace(made, why="the pair must not serve")
         return replace(made, settings=_serving(self.settings, folder))
 
-    def table(self, trained: Trained, rows: Sequence[int]) -> tuple[LogitTable, list[int], Card | None]:
+    def table(self, trained: Trained, rows: Sequence[int]) -> tuple[LogitTable, list[int], Card]:
         """Return the logits of images by a pair at every alpha, the images that it has, and the pair's card.
 
         An image that cannot be decoded is left out.
@@ -145,6 +141,7 @@ class Trainer:
         """
         model = _load(trained)
         table, kept = self._table(model, model.classifier, rows, model.classifier.fingerprint)
+        assert model.card is not None  # `_serving` names it
         return table, kept, model.card
 
     def zero_shot(self, trained: Trained, rows: Sequence[int]) -> tuple[LogitTable, list[int]]:

@@ -156,6 +156,7 @@ def test_another_recipe_is_trained_beside(whole: Callable[[], Ran], capsys: Capt
     assert folders[0].isdisjoint(folders[1])
 
 
+@pytest.mark.check("lab")
 def test_a_camera_of_its_own_model_is_served_by_theta_0_where_none_can_be_trained(
     whole: Callable[[], Ran], home: Path, capsys: Captured, logs: Logs
 ) -> None:
