@@ -94,8 +94,8 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
 def _samples(settings: Settings, place: Path) -> Samples:
     if not is_recording(place):
         raise SettingsError(
-            f"--images {place}: expected a recording, whose images have cameras and times. Name the folder that "
-            "`adawise record` or `adawise run --record` wrote."
+            f"--images {place}: expected a recording, whose images have cameras and times. Make one of a topic with "
+            "labels with `adawise record`, and name its folder."
         )
     named = settings.model.classes
     known = None if named is None else read_lines(named, "model.classes", "class name")
@@ -151,6 +151,7 @@ def _served(
 ) -> tuple[list[ServedCell], tuple[float, ...]]:
     """Return what a pair serves in the interval after its training, and the grid of alphas."""
     tested = _tested(times, [training])
+    # The table may be large: it is gone before the next training.
     table, kept, card = trainer.table(trained, _in_order(tested))
     named = [(c, times.cameras[c], ids) for c, _, ids in _in_table(tested, kept)]
     threads = torch.get_num_threads()

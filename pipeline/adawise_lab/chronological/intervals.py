@@ -1,7 +1,7 @@
 """Intervals of time: which images of which camera lie in which, what is trained on, and what is tested. Pure.
 
-The protocol is that of StreamTrap: each camera's images are cut into intervals of time; for each interval j, a model is
-trained on the images of the intervals up to j, and is tested on those of interval j + 1.
+The protocol is that of StreamTrap (Jeon et al., 2026, arXiv 2603.20509): each camera's images are cut into intervals of
+time; for each interval j, a model is trained on the images of the intervals up to j, and tested on those of j + 1.
 """
 
 from __future__ import annotations

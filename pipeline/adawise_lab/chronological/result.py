@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class WayRow:
     @property
     def title(self) -> str:
         """The name, with + scene if it is of `scene_label`."""
-        return f"{self.name} + scene" if self.scene else self.name
+        return ServedWay(self.name, self.scene).title
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,67 +176,58 @@ class ChronologicalResult:
 def result_of(cells: Sequence[ServedCell], setting: Setting) -> ChronologicalResult:
     """Return the result of all cells that were served; there is at least one."""
     shape = len(setting.cameras), len(setting.images)
-    ways = [
-        way for way in (ServedWay(name, scene) for scene in (False, True) for name in NAMES) if way in cells[0].answers
-    ]
-    accuracy = {_title(way): _table(cells, shape, _accuracy_of(way)) for way in ways}
-    recall = {_title(way): _table(cells, shape, _recall_of(way)) for way in ways}
-    nll = {_title(way): _table(cells, shape, _nll_of(way)) for way in ways}
-    counts = _table(cells, shape, lambda cell: len(cell.labels))
-    by_alpha = np.stack([_table(cells, shape, _at_alpha(j)) for j in range(len(setting.alphas))])
+    ways = [way for way in (ServedWay(n, scene) for scene in (False, True) for n in NAMES) if way in cells[0].answers]
+    accuracy = {way.title: _table(cells, shape, partial(_accuracy, way)) for way in ways}
+    recall = {way.title: _table(cells, shape, partial(_recall, way)) for way in ways}
+    by_alpha = [_table(cells, shape, partial(_at_alpha, j)) for j in range(len(setting.alphas))]
     best = int(np.argmax([_mean(table) for table in by_alpha]))
-    accuracy |= {BEST_FIXED: by_alpha[best], BEST_EACH: _table(cells, shape, lambda cell: cell.by_alpha.mean(1).max())}
-    samples = {title: _resampled(table) for title, table in accuracy.items()}
-    recalls = {title: _resampled(table) for title, table in recall.items()}
-    weights = np.nan_to_num(counts)
-    rows = []
-    for title, table in accuracy.items():
-        way = next((way for way in ways if _title(way) == title), None)
-        against = [ZERO_SHOT, BEST_FIXED, BEST_EACH, *([way.name] if way is not None and way.scene else [])]
-        below = _below(table, accuracy[ZERO_SHOT])
-        row = WayRow(
-            name=title if way is None else way.name,
-            scene=way is not None and way.scene,
-            accuracy=_mean(table),
-            accuracy_ci=interval(samples[title]),
-            below_zero_shot=_mean(below),
-            below_zero_shot_ci=interval(_resampled(below)),
-            versus={
-                other: Difference(_mean(table) - _mean(accuracy[other]), interval(samples[title] - samples[other]))
-                for other in dict.fromkeys(against)
-                if other != title
-            },
-            by_interval=tuple(_over(table, axis=0).tolist()),
-            alpha=setting.alphas[best] if title == BEST_FIXED else None,
-        )
-        rows.append(row if way is None else _with_quality(row, way, cells, recall, recalls, nll[title]))
+    each = _table(cells, shape, lambda cell: cell.by_alpha.mean(axis=1).max())
+    accuracy |= {BEST_FIXED: by_alpha[best], BEST_EACH: each}
+    rows = [_with_quality(_row(way.name, way.title, accuracy, scene=way.scene), way, cells, recall) for way in ways]
+    rows += [_row(name, name, accuracy, scene=False) for name in (BEST_FIXED, BEST_EACH)]
+    rows = [replace(row, alpha=setting.alphas[best]) if row.name == BEST_FIXED else row for row in rows]
+    counts = np.nan_to_num(_table(cells, shape, lambda cell: len(cell.labels))).astype(np.int64)
     unpaired = sum(len(cell.labels) for cell in cells if not cell.has_pair)
-    return ChronologicalResult(setting, tuple(rows), accuracy, recall, weights.astype(np.int64), unpaired)
+    return ChronologicalResult(setting, tuple(rows), accuracy, recall, counts, unpaired)
 
 
-def _with_quality(
-    row: WayRow,
-    way: ServedWay,
-    cells: Sequence[ServedCell],
-    recall: Mapping[str, Floats],
-    recalls: Mapping[str, Floats],
-    nll: Floats,
-) -> WayRow:
-    images = sum(len(cell.labels) for cell in cells)
+def _row(name: str, title: str, accuracy: Mapping[str, Floats], *, scene: bool) -> WayRow:
+    """Return what follows from the accuracies, by title, of a way or a reference."""
+    table = accuracy[title]
+    below = _below(table, accuracy[ZERO_SHOT])
+    against = (ZERO_SHOT, BEST_FIXED, BEST_EACH, *([name] if scene else []))
+    return WayRow(
+        name=name,
+        scene=scene,
+        accuracy=_mean(table),
+        accuracy_ci=interval(_resampled(table)),
+        below_zero_shot=_mean(below),
+        below_zero_shot_ci=interval(_resampled(below)),
+        versus={other: _difference(table, accuracy[other]) for other in dict.fromkeys(against) if other != title},
+        by_interval=tuple(_over(table, axis=0).tolist()),
+    )
+
+
+def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], recall: Mapping[str, Floats]) -> WayRow:
+    """Return the row with what is known of a way alone: `recall` is macro recall by title."""
+    own = recall[way.title]
+    answers = [cell.answers[way] for cell in cells]
+    nll = _table(cells, own.shape, lambda cell: cell.answers[way].nll.mean())
+    forwards = [cell.forwards[way.name] for cell in cells]
     return replace(
         row,
-        macro_recall=_mean(recall[row.title]),
-        macro_recall_ci=interval(recalls[row.title]),
-        recall_versus_zero_shot=Difference(
-            _mean(recall[row.title]) - _mean(recall[ZERO_SHOT]), interval(recalls[row.title] - recalls[ZERO_SHOT])
-        ),
-        ece=calibration_error(
-            np.concatenate([cell.answers[way].correct for cell in cells]),
-            np.concatenate([cell.answers[way].confidence for cell in cells]),
-        ),
+        macro_recall=_mean(own),
+        macro_recall_ci=interval(_resampled(own)),
+        recall_versus_zero_shot=_difference(own, recall[ZERO_SHOT]),
+        ece=calibration_error(*(np.concatenate([getattr(a, n) for a in answers]) for n in ("correct", "confidence"))),
         nll=None if way.scene else _mean(nll),
-        forwards=sum(cell.forwards[way.name] * len(cell.labels) for cell in cells) / images,
+        forwards=float(np.average(forwards, weights=[len(cell.labels) for cell in cells])),
     )
+
+
+def _difference(table: Floats, other: Floats) -> Difference:
+    """Return the difference of two means over cameras; both are of the same cells, and share the drawn cameras."""
+    return Difference(_mean(table) - _mean(other), interval(_resampled(table) - _resampled(other)))
 
 
 def macro_recall(correct: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
@@ -250,11 +242,7 @@ def calibration_error(correct: npt.NDArray[np.bool_], confidence: Floats) -> flo
     return float(np.abs(np.bincount(bins, correct - confidence, BINS)).sum() / len(correct))
 
 
-def _title(way: ServedWay) -> str:
-    return f"{way.name} + scene" if way.scene else way.name
-
-
-def _table(cells: Sequence[ServedCell], shape: tuple[int, int], value: Callable[[ServedCell], float]) -> Floats:
+def _table(cells: Sequence[ServedCell], shape: tuple[int, ...], value: Callable[[ServedCell], float]) -> Floats:
     """Return a value of each cell, `[C, K]`; nan where there is no cell."""
     table = np.full(shape, np.nan)
     for cell in cells:
@@ -262,21 +250,17 @@ def _table(cells: Sequence[ServedCell], shape: tuple[int, int], value: Callable[
     return table
 
 
-def _accuracy_of(way: ServedWay) -> Callable[[ServedCell], float]:
-    return lambda cell: float(cell.answers[way].correct.mean())
+def _accuracy(way: ServedWay, cell: ServedCell) -> float:
+    return float(cell.answers[way].correct.mean())
 
 
-def _recall_of(way: ServedWay) -> Callable[[ServedCell], float]:
-    return lambda cell: macro_recall(cell.answers[way].correct, cell.labels)
+def _recall(way: ServedWay, cell: ServedCell) -> float:
+    return macro_recall(cell.answers[way].correct, cell.labels)
 
 
-def _nll_of(way: ServedWay) -> Callable[[ServedCell], float]:
-    return lambda cell: float(cell.answers[way].nll.mean())
-
-
-def _at_alpha(j: int) -> Callable[[ServedCell], float]:
+def _at_alpha(j: int, cell: ServedCell) -> float:
     """Return accuracy at an alpha; without a pair, theta_0 serves at each."""
-    return lambda cell: float(cell.by_alpha[j if cell.has_pair else 0].mean())
+    return float(cell.by_alpha[j if cell.has_pair else 0].mean())
 
 
 def _over(table: Floats, axis: int) -> Floats:

@@ -43,6 +43,11 @@ class ServedWay(NamedTuple):
     name: str
     scene: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name, with + scene if it is of `scene_label`."""
+        return f"{self.name} + scene" if self.scene else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class ServedCell:
