@@ -136,7 +136,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/chronological/intervals": ("errors text", ""),
     "adawise_lab/chronological/page": ("card page text", "altair"),
     "adawise_lab/chronological/report": ("card text", "rich"),
-    "adawise_lab/chronological/result": ("", "numpy"),
+    "adawise_lab/chronological/result": ("adapt/search", "numpy"),
     "adawise_lab/chronological/served": ("adapt card", "torch numpy"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (

@@ -181,7 +181,7 @@ def _camera_table(result: ChronologicalResult) -> Table:
 def _ways(result: ChronologicalResult) -> Section:
     headers = (
         *("accuracy", "− zero-shot", "macro recall", "cameras below zero-shot"),
-        *("− best fixed", "− best of each", "ECE", "NLL", "FE"),
+        *("− best fixed", "− best of each", "ECE", "NLL", "FE", "forward cost"),
     )
     lines = tuple(Line(title(row), tuple(_cells(row)), _kind(row)) for row in result.rows)
     return Section(
@@ -190,7 +190,8 @@ def _ways(result: ChronologicalResult) -> Section:
         "Macro recall is the mean over the classes that a camera shows in an interval, and below it its points over "
         "zero-shot. Best fixed is one alpha for all "
         "cameras in hindsight; the best of each knows the alpha of each camera and interval. + scene is scene_label. "
-        "ECE is over all images together. FE counts forwards of the image tower per image.",
+        "ECE is over all images together. FE counts evaluations of the image tower per image, forward cost whole "
+        "forwards, with layers that both models share once an image.",
         tables=(Table(f"Means over cameras, with {LEVEL} intervals", "served", headers, lines),),
     )
 
@@ -207,6 +208,7 @@ def _cells(row: WayRow) -> list[Cell]:
         Cell(three(row.ece)),
         Cell(three(row.nll)),
         Cell(two(row.forwards)),
+        Cell(two(row.forward_cost)),
     ]
 
 

@@ -94,6 +94,7 @@ def _ways(result: ChronologicalResult) -> Table:
         "over best\nfixed",
         "ECE",
         "FE",
+        "forward\ncost",
     ):
         table.add_column(header, justify="right", no_wrap=True)
     for row in result.rows:
@@ -106,6 +107,7 @@ def _ways(result: ChronologicalResult) -> Table:
             _short(row.versus.get(BEST_FIXED)),
             "" if row.ece is None else three(row.ece),
             "" if row.forwards is None else two(row.forwards),
+            "" if row.forward_cost is None else two(row.forward_cost),
             style="" if row.macro_recall is not None else "dim",
         )
     return table

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from adawise.adapt.search import forward_cost
 from adawise_lab.chronological.intervals import Train
 from adawise_lab.chronological.served import NAMES, ServedCell, ServedWay
 from adawise_lab.evaluate.references import BEST_FIXED, ZERO_SHOT
@@ -85,6 +86,7 @@ class WayRow:
         ece: expected calibration error over all images together, 15 equal bins.
         nll: negative log-likelihood, nats; mean over cameras.
         forwards: images that passed the image tower over images served.
+        forward_cost: the same, where layers that both models share count once an image.
         by_interval: accuracy in each interval, mean over its cameras; nan where none was tested.
         alpha: of `best_fixed`.
     """
@@ -103,6 +105,7 @@ class WayRow:
     ece: float | None = None
     nll: float | None = None
     forwards: float | None = None
+    forward_cost: float | None = None
     alpha: float | None = None
 
     @property
@@ -213,7 +216,8 @@ def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], reca
     own = recall[way.title]
     answers = [cell.answers[way] for cell in cells]
     nll = _table(cells, own.shape, lambda cell: cell.answers[way].nll.mean())
-    forwards = [cell.forwards[way.name] for cell in cells]
+    forwards, images = [cell.forwards[way.name] for cell in cells], [len(cell.labels) for cell in cells]
+    costs = [forward_cost(cell.forwards[way.name], cell.tail_share) for cell in cells]
     return replace(
         row,
         macro_recall=_mean(own),
@@ -221,7 +225,8 @@ def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], reca
         recall_versus_zero_shot=_difference(own, recall[ZERO_SHOT]),
         ece=calibration_error(*(np.concatenate([getattr(a, n) for a in answers]) for n in ("correct", "confidence"))),
         nll=None if way.scene else _mean(nll),
-        forwards=float(np.average(forwards, weights=[len(cell.labels) for cell in cells])),
+        forwards=float(np.average(forwards, weights=images)),
+        forward_cost=float(np.average(costs, weights=images)),
     )
 
 

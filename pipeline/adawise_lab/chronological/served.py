@@ -60,6 +60,7 @@ class ServedCell:
         by_alpha: whether each image is right at each fixed alpha, `[G, n]`; one row where there is no pair.
         answers: by way; of scene labels, the NLL is nan.
         forwards: images that passed the image tower over images, by name; plain CLIP is 1.
+        tail_share: what an image costs at a second alpha, as a share of a forward.
         has_pair: False where theta_0 alone served, since no pair could be trained.
     """
 
@@ -69,6 +70,7 @@ class ServedCell:
     by_alpha: npt.NDArray[np.bool_]
     answers: Mapping[ServedWay, Quality]
     forwards: Mapping[str, float]
+    tail_share: float = 1.0
     has_pair: bool = True
 
 
@@ -125,7 +127,15 @@ class ServedCameras:
                 answers[place] |= {ServedWay(candidate.label, scene): found for scene, found in served.answers()}
                 forwards[place][candidate.label] = served.forwards / len(rows)
         return [
-            ServedCell(c, interval, table.labels[rows], bench.quality.correct[:, rows], answers[place], forwards[place])
+            ServedCell(
+                c,
+                interval,
+                table.labels[rows],
+                bench.quality.correct[:, rows],
+                answers[place],
+                forwards[place],
+                card.tail_share,
+            )
             for place, (c, _, rows) in enumerate(cameras)
         ]
 

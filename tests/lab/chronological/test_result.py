@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_the_curve_is_a_mean_over_the_cameras_of_each_interval(two: Chronologica
 
 def test_without_a_pair_every_alpha_serves_what_zero_shot_does() -> None:
     one = cell(0, 1, zero="+-", half="+-", tuned="+-", has_pair=False)
-    found = result(ServedCell(**{**vars(one), "by_alpha": one.by_alpha[:1]}), cameras=1)
+    found = result(replace(one, by_alpha=one.by_alpha[:1]), cameras=1)
     assert found.unpaired == 2
     assert found.row(BEST_FIXED).accuracy == found.row(BEST_EACH).accuracy == 0.5
 
@@ -113,6 +114,15 @@ def test_a_camera_that_was_not_tested_counts_nowhere(two: ChronologicalResult) -
     assert three.row(FINE_TUNED).below_zero_shot == 1.0
     assert two.tested == 2
     assert {each["camera"] for each in three.as_json()["cells"]} == {"camera 0", "camera 2"}
+
+
+def test_the_cost_is_a_mean_over_images_and_counts_shared_layers_once() -> None:
+    few = cell(0, 1, zero="+-", half="+-", tuned="+-", tail_share=0.25)
+    many = cell(1, 1, zero="+-+-+-", half="+-+-+-", tuned="+-+-+-", tail_share=0.25)
+    dear = replace(few, forwards={**few.forwards, "warm": 5.0})
+    row = result(dear, many).row("warm")
+    assert row.forwards == (2 * 5.0 + 6 * 1.0) / 8
+    assert row.forward_cost == (2 * 2.0 + 6 * 1.0) / 8
 
 
 def test_macro_recall_weighs_classes_and_not_images() -> None:
