@@ -135,6 +135,12 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab": ("", ""),
     "adawise_lab/card": (EVERYTHING, "duckdb torch numpy rich structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
+    "adawise_lab/chronological": (EVERYTHING, "torch numpy structlog"),
+    "adawise_lab/chronological/intervals": ("errors text", ""),
+    "adawise_lab/chronological/page": ("card page text", "altair"),
+    "adawise_lab/chronological/report": ("card text", "rich"),
+    "adawise_lab/chronological/result": ("adapt/search", "numpy"),
+    "adawise_lab/chronological/served": ("adapt card", "torch numpy"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
         "errors records ports text adapt card console page decode/statistics store/files store/parquet",
@@ -163,6 +169,8 @@ MAY_SEE_SETTINGS = {
         "adawise_drift/example_frames",
         "adawise_lab/cli",
         "adawise_lab/card",
+        "adawise_lab/chronological/chronological",
+        "adawise_lab/chronological/trained",
     ),
     *("adawise_lab/finetune", "adawise_lab/labelled", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
@@ -15,10 +16,23 @@ from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
 from adawise.settings.group import FilePath, Text
 from adawise.settings.requirements import OWN_CLASSES
+from adawise_lab.chronological.intervals import EXPECTED, parse_intervals
 
 
 def _named(default: object, description: str, metavar: str) -> Any:
     return Field(default=default, description=description, json_schema_extra={"metavar": metavar})
+
+
+_OF_PROTOCOL = ("intervals", "train", "state")
+_NOT_OF_PROTOCOL = (
+    *("logits", "corrupt", "limit", "domains", "groups", "calibrate", "strategies", "curve"),
+    *("streams", "orders", "shows", "smooth", "seeds", "processes"),
+)
+
+
+def _intervals(text: str) -> str:
+    parse_intervals(text)
+    return text
 
 
 class EvaluateCommand(Command):
@@ -27,6 +41,9 @@ class EvaluateCommand(Command):
     Every strategy sees the same streams, on logits that are computed once. Accuracies are means over domains of equal
     weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight have 95 % intervals. A
     STRATEGY is a name, optionally with options and an objective: warm:budget=3,every=16@calibrated_entropy.
+
+    With --protocol chronological, time decides: models are trained as `adawise finetune` trains them, on what cameras
+    saw up to an interval, and serve the next one. Trainings are kept in --cache; the same command goes on with them.
     """
 
     name = "evaluate"
@@ -35,6 +52,7 @@ class EvaluateCommand(Command):
         *all_but("search", "strategy", "forget_after_s"),
         *all_but("decode", "threads"),
         *all_but("scene", "shortlists"),
+        *all_but("finetune", "rehearsal", "tensorboard", "mlflow"),
         "log",
     )
     examples = (
@@ -56,6 +74,10 @@ class EvaluateCommand(Command):
             "compare on a slow change between two domains",
             "evaluate --logits tables/ --streams smooth --smooth known:new",
         ),
+        (
+            "train on each month's images and those before, and serve the next month",
+            "evaluate --protocol chronological --images recordings/site --intervals 30d -o runs/site",
+        ),
     )
 
     logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
@@ -69,7 +91,9 @@ class EvaluateCommand(Command):
         metavar="KINDS",
     )
     limit: int | None = Field(default=None, ge=1, description="most images of each place; none: all")
-    cache: FilePath = _named(Path("runs/tables"), "folder that caches tables made from images", "FOLDER")
+    cache: FilePath = _named(
+        Path("runs/tables"), "folder that caches tables made from images, and trainings of --protocol", "FOLDER"
+    )
     domains: Text | None = optional(
         "domains to judge, separated by commas; none: all tables except val*, or all domains of the images",
         metavar="NAMES",
@@ -108,6 +132,27 @@ class EvaluateCommand(Command):
     smooth: Text | None = optional(
         "domains between which a smooth stream moves and returns, such as a+b:c", metavar="FROM:TO"
     )
+    protocol: Literal["chronological"] | None = optional(
+        "chronological: cut the time of one labelled recording (--images) into intervals; for each one, train on the "
+        "images up to it, and serve those of the next one; compare zero-shot, fine-tuned, alpha .5 and adapting",
+        expected="chronological",
+    )
+    intervals: Annotated[Text, AfterValidator(_intervals)] | None = optional(
+        "intervals of --protocol: their number, each equally long, or the length of one",
+        metavar="NUMBER|LENGTH",
+        expected=EXPECTED,
+    )
+    train: Literal["all", "camera"] = Field(
+        default="all",
+        description="what a model of --protocol is trained on; all: the images of all cameras, one model for each "
+        "interval, as workers serve one pair; camera: those of the one camera that it serves, a model for each camera "
+        "and interval, as StreamTrap does",
+    )
+    state: Literal["reset", "keep"] = Field(
+        default="reset",
+        description="what cameras of --protocol do with their adaptation state when the next model serves; reset: "
+        "start anew, as by default with `adawise pair switch`; keep: keep what they learned",
+    )
     seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="parallel processes; none: one for each core"
@@ -122,14 +167,22 @@ class EvaluateCommand(Command):
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
         """Return the groups that must be complete: tables need no models, and images may bring their class names.
 
-        Whether an objective needs a card is checked once the strategies are known.
+        Whether an objective needs a card is checked once the strategies are known. A protocol trains its own theta_1.
         """
+        if "protocol" in options:
+            return frozenset({"finetune", "decode", "log"})
         return frozenset({"model", OWN_CLASSES, "decode", "log"} if "images" in options else {"log"})
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a mistake if there is nothing to read, or an option or a kind of stream lacks what it needs."""
+        if "protocol" in options:
+            yield from _of_protocol(options)
+            return
+        for name in _OF_PROTOCOL:
+            if name in options:
+                yield name, "it needs --protocol chronological; leave it out"
         if "logits" not in options and "images" not in options:
             yield "logits", "expected a folder of tables; name it, or labelled images with --images"
         if "logits" in options and "images" in options:
@@ -143,6 +196,9 @@ class EvaluateCommand(Command):
     @override
     def call(self) -> int:
         """Compare strategies, and print tables or JSON."""
+        return self._compare() if self.protocol is None else self._run_protocol()
+
+    def _compare(self) -> int:
         from adawise.console import paper, print_json
         from adawise_lab.evaluate.evaluate import EvaluateRequest, evaluate
         from adawise_lab.evaluate.show import show
@@ -161,3 +217,47 @@ class EvaluateCommand(Command):
         else:
             show(result, paper())
         return 0
+
+    def _run_protocol(self) -> int:
+        """Run the protocol. Return 0, or 130 if it was stopped before its end."""
+        from adawise.app.signals import INTERRUPTED
+        from adawise.console import paper, print_json
+        from adawise_lab.chronological.chronological import ChronologicalRequest, run_protocol
+        from adawise_lab.chronological.report import show
+        from adawise_lab.chronological.trained import TrainingStopped
+
+        assert self.images is not None  # `problems` has checked both
+        assert self.intervals is not None
+        request = ChronologicalRequest(
+            settings=self.settings,
+            recording=Path(self.images).expanduser(),
+            cut=parse_intervals(self.intervals),
+            train=self.train,
+            keeps=self.state == "keep",
+            cache=self.cache,
+            output=self.output,
+            command=self.written_out(),
+        )
+        try:
+            result = run_protocol(request)
+        except TrainingStopped:
+            print("the same `adawise evaluate` goes on with this training; it needs no --resume", file=sys.stderr)
+            return INTERRUPTED
+        if self.as_json:
+            print_json(result.as_json())
+        else:
+            show(result, paper())
+        return 0
+
+
+def _of_protocol(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a mistake for each option that a protocol lacks, and for each that it does not have."""
+    if "images" not in options:
+        yield "images", "expected a labelled recording, whose time --protocol cuts; name it"
+    elif "," in str(options["images"]):
+        yield "images", "expected one recording with --protocol; name one"
+    if "intervals" not in options:
+        yield "intervals", f"expected {EXPECTED}; add it"
+    for name in _NOT_OF_PROTOCOL:
+        if name in options:
+            yield name, "it has no effect with --protocol; leave it out"

@@ -21,11 +21,12 @@ from joblib import Parallel, delayed
 from adawise.adapt import search
 from adawise.adapt.objective import Values
 from adawise.adapt.predict import predict
+from adawise.adapt.prior import ClassPrior
 from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
 from adawise.adapt.shortlist import digest_of
-from adawise.adapt.smoothing import Corrected, corrected
+from adawise.adapt.smoothing import Corrected, Smoothing, corrected
 from adawise.adapt.smoothing import continued as smoothing_continued
 from adawise.card.card import Card
 from adawise.errors import FatalError
@@ -123,25 +124,43 @@ class Runner:
                 served.add(number, ids, outcome)
                 state = outcome.state
                 if self._plan.prior:
-                    scene = self._correct(scene, ids, outcome, served)
+                    digest = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]]
+                    known = (None, None) if scene is None else (scene.prior, scene.smoothing)
+                    scene = correct(known, outcome, bench.temperatures, digest, smooths=self._plan.smooths)
+                    served.add_scene(ids, scene)
         return TaskResult(task, served.score(), served.path, served.scene_score())
-
-    def _correct(self, scene: Corrected | None, ids: Ids, outcome: Outcome, served: Served) -> Corrected:
-        """Return what a stream's scene makes of a batch, as a worker does; `scene` is that of the batch before."""
-        bench, logits, index = self.bench, outcome.logits, outcome.index
-        predictions = predict(logits, outcome.evaluated, index=index, temperatures=bench.temperatures, top_k=1)
-        digest, C = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]], logits.shape[-1]
-        prior = prior_continued(scene and scene.prior, digest, C)
-        smoothing = smoothing_continued(scene and scene.smoothing, digest, C) if self._plan.smooths else None
-        found = corrected(prior, smoothing, predictions, logits, bench.temperatures[index], None)
-        served.add_scene(ids, found)
-        return found
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
             objective = objective_named(candidate.objective, self._card)
             self._values[candidate.objective] = self.bench.values(objective)
         return self._values[candidate.objective]
+
+
+def correct(
+    scene: tuple[ClassPrior | None, Smoothing | None],
+    outcome: Outcome,
+    temperatures: tuple[float, ...],
+    digest: str,
+    *,
+    smooths: bool,
+) -> Corrected:
+    """Return what a stream's scene makes of a batch, as a worker does.
+
+    Args:
+        scene: the class prior and the smoothing after the batch before; None before the first.
+        outcome: of the search on the batch.
+        temperatures: one for each alpha.
+        digest: of the class names.
+        smooths: neighbouring frames correct, too.
+    """
+    logits, index = outcome.logits, outcome.index
+    predictions = predict(logits, outcome.evaluated, index=index, temperatures=temperatures, top_k=1)
+    C = logits.shape[-1]
+    prior, smoothing = prior_continued(scene[0], digest, C), None
+    if smooths:
+        smoothing = smoothing_continued(scene[1], digest, C)
+    return corrected(prior, smoothing, predictions, logits, temperatures[index], None)
 
 
 def run(

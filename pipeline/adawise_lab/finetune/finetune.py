@@ -17,6 +17,7 @@ from adawise.card.advice import OWN
 from adawise.card.card import Card, Condition
 from adawise.console import progress
 from adawise.errors import TrainingError
+from adawise.labels.folders.samples import Samples
 from adawise.settings import Settings
 from adawise.text import counted
 from adawise_lab.card.make import evaluated_card, write_card
@@ -56,7 +57,7 @@ class FinetuneRequest:
 
     Args:
         settings: theta_0, the recipe, and how images are decoded.
-        labelled: the labelled images.
+        labelled: the labelled images: their place, or as listed from it.
         output: the folder for theta_1, card and record.
         validation: the images that judge each epoch; None: a share of each class of `labelled`.
         resume: go on with the run in the folder.
@@ -66,7 +67,7 @@ class FinetuneRequest:
     """
 
     settings: Settings
-    labelled: Path
+    labelled: Path | Samples
     output: Path
     validation: Path | None = None
     resume: bool = False

@@ -134,15 +134,15 @@ class Begin(NamedTuple):
     ended: Mapping[str, Any] | None
 
 
-def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Data:
-    """Read the labelled images, and choose which are held out.
+def read_data(settings: Settings, labelled: Path | Samples, validation: Path | None) -> Data:
+    """Read the labelled images, unless they are listed already, and choose which are held out.
 
     Raises:
         SettingsError: labels, names and images do not agree.
     """
     named = settings.model.classes
     known = read_lines(named, "model.classes", "class name") if named is not None else None
-    train = open_samples(settings.decode, labelled, "--labelled", known)
+    train = labelled if isinstance(labelled, Samples) else open_samples(settings.decode, labelled, "--labelled", known)
     classes = known or train.classes
     if validation is not None:
         held_out = open_samples(settings.decode, validation, "--validation", classes, listed=known is not None)

@@ -192,6 +192,22 @@ def test_a_class_with_one_image_cannot_be_split() -> None:
         split(samples_of(["a", "a", "b"]), 0.5, 0)
 
 
+def test_a_part_of_samples_is_samples_of_its_own(shapes: Path) -> None:
+    whole = read(shapes)
+    broken = replace(whole, left_out={3: "broken"}, taken=[Taken("cam", i) for i in range(len(whole))], unlabelled=2)
+    part = broken.part([5, 3, 0])
+    assert part.names == [whole.names[i] for i in (5, 3, 0)]
+    assert [part.read(n) for n in range(3)] == [whole.read(i) for i in (5, 3, 0)]
+    assert part.usable == [0, 2]
+    assert part.left_out == {1: "broken"}
+    assert part.classes == (whole.labels[0],)
+    assert part.taken == [Taken("cam", 5), Taken("cam", 3), Taken("cam", 0)]
+    assert (part.unlabelled, part.captured_us) == (0, None)
+    digests = {samples.digest for samples in (broken, part, broken.part([3, 5, 0]), broken.part([5, 3]))}
+    assert len(digests) == 4
+    assert part.digest == broken.part([5, 3, 0]).digest
+
+
 def test_images_of_a_recording_have_their_camera_and_time_and_others_have_not(shapes: Path, tmp_path: Path) -> None:
     shots = [Shot(name, png(name)) for name in CLASSES] * 2
     write_recording(tmp_path / "recorded", shots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,12 @@ def test_no_held_out_frame_has_a_neighbour_in_training(seed: int) -> None:
     assert not {*train} & {*held_out}
     shares = Counter(samples.labels[i] for i in held_out)
     assert all(80 <= shares[name] <= 130 for name in samples.classes), "of 800 each"
+
+
+def test_captured_times_do_not_change_what_is_held_out() -> None:
+    samples = recorded(20, 200, runs_of_50)
+    backwards = replace(samples, captured_us=list(range(4000, 0, -1)))
+    assert split(backwards, 0.1, 0) == split(samples, 0.1, 0)  # else no earlier run could be resumed
 
 
 def test_the_choice_is_a_function_of_the_seed() -> None:

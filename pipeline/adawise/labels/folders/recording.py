@@ -56,6 +56,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
     names: list[str] = []
     labels: list[str] = []
     taken: list[Taken] = []
+    captured_us: list[int | None] = []
     left_out: dict[int, str] = {}
     unlabelled = 0
     known = None if classes is None else frozenset(classes)
@@ -79,6 +80,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
             names.append(str(frame.row_id))
             labels.append(frame.true_label)
             taken.append(Taken(frame.stream_id or "", frame.kafka_timestamp_ms))
+            captured_us.append(frame.captured_at_us)
     if not images:
         raise SettingsError(
             f"{flag} {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
@@ -102,6 +104,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
         left_out=left_out,
         unlabelled=unlabelled,
         taken=taken,
+        captured_us=captured_us,
     )
 
 

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ _BESIDE = 0.1  # of a stretch's length: images on each side that are used for ne
 
 
 class Taken(NamedTuple):
-    """The camera of an image and when it was taken: the broker's time in milliseconds, -1 if unknown."""
+    """The camera of an image and when its message came: the broker's time in milliseconds, -1 if unknown."""
 
     camera: str
     at_ms: int
@@ -52,6 +52,8 @@ class Samples:
         passed_over: further files whose suffix is not that of a supported image: name to reason.
         empty: folders of classes without an image.
         taken: the camera and time of each image of a recording; None if unknown.
+        captured_us: when the producer captured each image of a recording, microseconds since the epoch; None for an
+            image of which it does not say so.
     """
 
     where: str
@@ -67,6 +69,9 @@ class Samples:
     passed_over: Mapping[str, str] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
     taken: Sequence[Taken] | None = None
+    # Beside `taken`, which decides what a run of fine-tuning holds out: with other times, none of an earlier version
+    # could be resumed.
+    captured_us: Sequence[int | None] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,6 +80,26 @@ class Samples:
     def usable(self) -> list[int]:
         """The numbers of the images that are not left out."""
         return [i for i in range(len(self)) if i not in self.left_out]
+
+    def part(self, rows: Sequence[int]) -> Samples:
+        """Return the images `rows` as samples of their own, in that order; what was passed over is not counted."""
+        chosen, whole = list(rows), self.read
+        labels = [self.labels[i] for i in chosen]
+        used = {self.labels[i] for i in chosen if i not in self.left_out}
+        return replace(
+            self,
+            names=[self.names[i] for i in chosen],
+            labels=labels,
+            classes=tuple(name for name in self.classes if name in used),
+            read=lambda n: whole(chosen[n]),
+            digest=hashlib.sha256(f"{self.digest} {chosen}".encode()).hexdigest(),
+            left_out={n: self.left_out[i] for n, i in enumerate(chosen) if i in self.left_out},
+            unlabelled=0,
+            passed_over={},
+            empty=(),
+            taken=None if self.taken is None else [self.taken[i] for i in chosen],
+            captured_us=None if self.captured_us is None else [self.captured_us[i] for i in chosen],
+        )
 
 
 def is_class_name(text: str) -> bool:

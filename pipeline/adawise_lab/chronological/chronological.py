@@ -1,0 +1,231 @@
+"""The protocol from a recording to its result: cut time, train up to each interval, and serve the next one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import structlog
+import torch
+
+from adawise.app.parts import exploration
+from adawise.app.prompts import read_lines
+from adawise.console import finite
+from adawise.errors import SettingsError
+from adawise.labels.folders.read import is_recording
+from adawise.labels.folders.samples import Samples
+from adawise.settings import Settings
+from adawise_lab.chronological.intervals import CameraTimes, Cut, PairTraining, Train, timeline
+from adawise_lab.chronological.result import ChronologicalResult, Setting, Training, result_of
+from adawise_lab.chronological.served import Ids, Scene, ServedCameras, ServedCell, candidates, unpaired
+from adawise_lab.chronological.trained import Trained, Trainer
+from adawise_lab.evaluate.result import RESULT
+from adawise_lab.evaluate.show import can_write_page
+from adawise_lab.labelled import log_skipped, open_samples
+
+_log = structlog.get_logger("evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class ChronologicalRequest:
+    """A request to run the protocol.
+
+    Args:
+        settings: theta_0, the recipe, how alpha is searched, and the scene.
+        recording: the labelled recording.
+        cut: how time is cut.
+        train: what a model is trained on.
+        keeps: cameras keep what they learned when the pair changes.
+        cache: the folder of trainings and tables.
+        output: the folder for page and result; None for none.
+        command: the arguments that the page names.
+    """
+
+    settings: Settings
+    recording: Path
+    cut: Cut
+    train: Train = "all"
+    keeps: bool = False
+    cache: Path = Path("runs/tables")
+    output: Path | None = None
+    command: Sequence[str] = ()
+
+
+def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
+    """Run the protocol, and write the result to a folder if one is named.
+
+    Raises:
+        SettingsError: the request cannot be met.
+        TrainingStopped: a training was stopped before its end.
+        TrainingError: as of `finetune`.
+    """
+    samples = _samples(request.settings, request.recording)
+    times = times_of(samples, request.cut)
+    trainer = Trainer.of(request.settings, samples, request.cache / "chronological")
+    scene = request.settings.scene
+    search = request.settings.search
+    cameras = ServedCameras(
+        candidates(search.objective, search.alpha, exploration(search)),
+        Scene(scene.prior == "beside", scene.smoothing == "beside"),
+        request.keeps,
+    )
+    cells, trainings, alphas = _run(trainer, times, cameras, request.train)
+    setting = Setting(
+        cameras=times.cameras,
+        edges_us=times.edges_us,
+        images=tuple(times.images(k) for k in range(times.intervals)),
+        alphas=alphas,
+        train=request.train,
+        keeps=request.keeps,
+        scene="off" if scene.prior == "off" else "prior" if scene.smoothing == "off" else "prior and smoothing",
+        trainings=tuple(trainings),
+        without_time=times.without_time,
+    )
+    result = result_of(cells, setting)
+    if request.output is not None:
+        _write(request.output, result, request.command)
+    return result
+
+
+def _samples(settings: Settings, place: Path) -> Samples:
+    if not is_recording(place):
+        raise SettingsError(
+            f"--images {place}: expected a recording, whose images have cameras and times. Make one of a topic with "
+            "labels with `adawise record`, and name its folder."
+        )
+    named = settings.model.classes
+    known = None if named is None else read_lines(named, "model.classes", "class name")
+    samples = open_samples(settings.decode, place, "--images", known)
+    if samples.left_out:
+        log_skipped(str(place), {samples.names[i]: why for i, why in samples.left_out.items()})
+    if len(samples.classes) < 2:
+        raise SettingsError(
+            f"--images {place}: all labelled images are of {samples.classes[0]!r}: there is nothing to distinguish."
+        )
+    return samples
+
+
+def times_of(samples: Samples, cut: Cut) -> CameraTimes:
+    """Return the images of a recording by camera and interval: by the time that they were captured, else came.
+
+    Raises:
+        SettingsError: as of `timeline`.
+    """
+    assert samples.taken is not None  # of a recording they are known
+    assert samples.captured_us is not None
+    broker = [None if taken.at_ms < 0 else 1000 * taken.at_ms for taken in samples.taken]
+    at_us = [at if at is not None else came for at, came in zip(samples.captured_us, broker, strict=True)]
+    return timeline([taken.camera for taken in samples.taken], at_us, samples.usable, cut)
+
+
+def _run(
+    trainer: Trainer, times: CameraTimes, cameras: ServedCameras, train: Train
+) -> tuple[list[ServedCell], list[Training], tuple[float, ...]]:
+    """Return the cells that were served, the trainings, and the grid of alphas."""
+    cells: list[ServedCell] = []
+    made: list[tuple[PairTraining, Trained]] = []
+    alphas: tuple[float, ...] = ()
+    trainings = times.trainings(train)
+    for number, training in enumerate(trainings, 1):
+        name = "all" if training.camera is None else times.cameras[training.camera]
+        # No bar over all of them: a terminal shows one at a time, and each training has its own.
+        _log.info(
+            "training_of_protocol_began", number=number, of=len(trainings), camera=name, until=training.interval + 1
+        )
+        rows = times.until(training.interval, training.camera)
+        trained = trainer.train(rows, f"{name}-{training.interval + 1:03d}")
+        made.append((training, trained))
+        if trained.settings is not None:
+            served, alphas = _served(trainer, times, cameras, training, trained)
+            cells += served
+    cells += _without_pair(trainer, times, made, cameras.scene)
+    return cells, [_named(times, training, trained) for training, trained in made], alphas
+
+
+def _served(
+    trainer: Trainer, times: CameraTimes, cameras: ServedCameras, training: PairTraining, trained: Trained
+) -> tuple[list[ServedCell], tuple[float, ...]]:
+    """Return what a pair serves in the interval after its training, and the grid of alphas."""
+    tested = _tested(times, [training])
+    # The table may be large: it is gone before the next training.
+    table, kept, card = trainer.table(trained, _in_order(tested))
+    named = [(c, times.cameras[c], ids) for c, _, ids in _in_table(tested, kept)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the batches of a search are too small for more
+    try:
+        return cameras.serve(trained.name, table, card, training.interval + 1, named), table.alphas
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _without_pair(
+    trainer: Trainer, times: CameraTimes, made: Sequence[tuple[PairTraining, Trained]], scene: Scene
+) -> list[ServedCell]:
+    """Return what theta_0 alone serves, in the trainings of which no pair came.
+
+    Raises:
+        SettingsError: no pair came of any training.
+    """
+    pair = next((trained for _, trained in made if trained.settings is not None), None)
+    if pair is None:
+        whys = "; ".join(dict.fromkeys(trained.why for _, trained in made))
+        raise SettingsError(
+            f"--images: no pair could be trained on any interval ({whys}). Name longer or fewer --intervals, a longer "
+            "recording, or --train all."
+        )
+    tested = _tested(times, [training for training, trained in made if trained.settings is None])
+    if not tested:
+        return []
+    table, kept = trainer.zero_shot(pair, _in_order(tested))
+    return [cell for c, k, ids in _in_table(tested, kept) for cell in unpaired(table, k, [(c, ids)], scene)]
+
+
+def _tested(times: CameraTimes, trainings: Sequence[PairTraining]) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Return camera, interval and images of all cells that some trainings test."""
+    return [
+        (c, training.interval + 1, times.rows[c, training.interval + 1])
+        for training in trainings
+        for c in training.tested
+    ]
+
+
+def _in_order(cells: Sequence[tuple[int, int, Sequence[int]]]) -> list[int]:
+    """Return the images of cells in the order of the recording, in which they are read fastest."""
+    return sorted(i for _, _, own in cells for i in own)
+
+
+def _in_table(rows: Sequence[tuple[int, int, Sequence[int]]], kept: Sequence[int]) -> list[tuple[int, int, Ids]]:
+    """Return the same cells with rows of a table that has the images `kept`; cells without any are left out."""
+    place = {i: row for row, i in enumerate(kept)}
+    found = [(c, k, np.array([place[i] for i in own if i in place], dtype=np.int64)) for c, k, own in rows]
+    return [cell for cell in found if len(cell[2])]
+
+
+def _named(times: CameraTimes, training: PairTraining, trained: Trained) -> Training:
+    camera = None if training.camera is None else times.cameras[training.camera]
+    return Training(training.interval, camera, trained.name, trained.images, trained.settings is not None, trained.why)
+
+
+def _write(folder: Path, result: ChronologicalResult, command: Sequence[str]) -> None:
+    """Write result.json and page.html.
+
+    Raises:
+        SettingsError: the folder cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(finite(result.as_json()), indent=1, allow_nan=False)
+        (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+        if can_write_page(folder, "page.html"):
+            from adawise_lab.chronological.page import PAGE, page
+
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            (folder / PAGE).write_text(page(result, command, created_at=now), encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"-o {folder}: the result cannot be written ({error.strerror or error}). Name a folder that can be written."
+        ) from error

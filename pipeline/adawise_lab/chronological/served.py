@@ -1,0 +1,222 @@
+"""Service of each camera in an interval: the worker's own search on looked-up logits, batch by batch.
+
+A camera's images come in the order of time, in batches as a worker makes them. What a camera has learned ends with the
+pair's turn, as it does at a switch of pairs; it goes on if `keeps`, as with `--state keep` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from adawise.adapt import search
+from adawise.adapt.objective import DEFAULT, Values
+from adawise.adapt.rows import of_images
+from adawise.adapt.search import Strategy
+from adawise.adapt.shortlist import digest_of
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import Exploration
+from adawise.card.advice import AUTO
+from adawise.card.card import Card
+from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
+from adawise_lab.evaluate.candidates import Candidate, objective_named, parse, resolved
+from adawise_lab.evaluate.references import FINE_TUNED, MIDDLE, ZERO_SHOT
+from adawise_lab.evaluate.run import correct
+from adawise_lab.evaluate.tables import LogitTable
+
+BATCH = 16  # images, as batch.images is by default
+WARM = "warm"
+NAMES = (ZERO_SHOT, MIDDLE, FINE_TUNED, WARM, AUTO)
+"""What is compared: three fixed alphas, adapting, and what a worker does by the advice of each pair's card."""
+
+Ids = npt.NDArray[np.int64]
+
+
+class ServedWay(NamedTuple):
+    """A way to serve: one of `NAMES`, as its label is or as `scene_label` corrects it."""
+
+    name: str
+    scene: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name, with + scene if it is of `scene_label`."""
+        return f"{self.name} + scene" if self.scene else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class ServedCell:
+    """The predictions for the n images of one camera in one interval, and their quality.
+
+    Attributes:
+        camera: the camera's index.
+        interval: the interval that was tested.
+        labels: class indices `[n]`.
+        by_alpha: whether each image is right at each fixed alpha, `[G, n]`; one row where there is no pair.
+        answers: by way; of scene labels, the NLL is nan.
+        forwards: images that passed the image tower over images, by name; plain CLIP is 1.
+        tail_share: what an image costs at a second alpha, as a share of a forward.
+        has_pair: False where theta_0 alone served, since no pair could be trained.
+    """
+
+    camera: int
+    interval: int
+    labels: Ids
+    by_alpha: npt.NDArray[np.bool_]
+    answers: Mapping[ServedWay, Quality]
+    forwards: Mapping[str, float]
+    tail_share: float = 1.0
+    has_pair: bool = True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The corrections that run beside the label: none, the class prior, or smoothing too."""
+
+    prior: bool = False
+    smooths: bool = False
+
+
+@dataclass(eq=False)
+class ServedCameras:
+    """Serves cameras with one pair after another, and keeps what each has learned.
+
+    Args:
+        candidates: of `candidates`.
+        scene: what runs beside the label.
+        keeps: what was learned with a pair is kept with the next one.
+    """
+
+    candidates: tuple[Candidate, ...]
+    scene: Scene
+    keeps: bool
+    _states: dict[tuple[str, str], tuple[str, StreamState]] = field(default_factory=dict)  # (way, camera): pair, state
+
+    def serve(
+        self, pair: str, table: LogitTable, card: Card, interval: int, cameras: Sequence[tuple[int, str, Ids]]
+    ) -> list[ServedCell]:
+        """Serve an interval with one pair.
+
+        Args:
+            pair: its name, which no other pair has.
+            table: logits of the images.
+            card: of the pair.
+            interval: the number of the interval.
+            cameras: index and name of each, and its rows in the table in the order of time.
+        """
+        bench = Bench((table,), card.temperature, tail_share=card.tail_share)
+        answers: list[dict[ServedWay, Quality]] = [{} for _ in cameras]
+        forwards: list[dict[str, float]] = [{} for _ in cameras]
+        values: dict[str, tuple[Values, ...]] = {}
+        for candidate in resolved(self.candidates, card):
+            objective = objective_named(candidate.objective, card)
+            if candidate.objective not in values:
+                values[candidate.objective] = bench.values(objective)
+            replayed = Replayed(bench.blocks, objective, values[candidate.objective])
+            strategy = candidate.build(bench.alphas, replayed.objective, card)
+            for place, (_, camera, rows) in enumerate(cameras):
+                state = self._begin(candidate.label, camera, pair, strategy)
+                served = _Stream(bench, replayed, strategy, self.scene)
+                state = served.run(state, rows)
+                self._states[candidate.label, camera] = pair, state
+                answers[place] |= {ServedWay(candidate.label, scene): found for scene, found in served.answers()}
+                forwards[place][candidate.label] = served.forwards / len(rows)
+        return [
+            ServedCell(
+                c,
+                interval,
+                table.labels[rows],
+                bench.quality.correct[:, rows],
+                answers[place],
+                forwards[place],
+                card.tail_share,
+            )
+            for place, (c, _, rows) in enumerate(cameras)
+        ]
+
+    def _begin(self, label: str, camera: str, pair: str, strategy: Strategy) -> StreamState:
+        """Return the state that a camera goes on from, as a worker does at a switch of pairs."""
+        before, state = self._states.get((label, camera), ("", None))
+        initial = strategy.initial()
+        if state is None or state.key != initial.key or not (self.keeps or before == pair):
+            return initial
+        return state
+
+
+def candidates(objective: str, alpha: float, exploration: Exploration) -> tuple[Candidate, ...]:
+    """Return the candidates of `NAMES`, before a card says what `auto` means."""
+    fixed = {ZERO_SHOT: 0.0, MIDDLE: 0.5, FINE_TUNED: 1.0}
+    (one,) = parse("fixed", objective=DEFAULT, alpha=0.5, exploration=exploration)
+    chosen = parse(f"{WARM},{AUTO}", objective=objective, alpha=alpha, exploration=exploration)
+    return (*(replace(one, label=name, alpha=alpha) for name, alpha in fixed.items()), *chosen)
+
+
+def unpaired(table: LogitTable, interval: int, cameras: Sequence[tuple[int, Ids]], scene: Scene) -> list[ServedCell]:
+    """Return what theta_0 alone serves, where there is no pair: without temperatures, and so without a scene.
+
+    Args:
+        table: logits of the images, of which those at alpha 0 count.
+        interval: the number of the interval.
+        cameras: index of each, and its rows in the table.
+        scene: what runs beside the label elsewhere: here `scene_label` is the label.
+    """
+    found = []
+    for camera, rows in cameras:
+        labels = table.labels[rows]
+        answer = quality(
+            torch.from_numpy(table.logits[0][rows]).float(), torch.from_numpy(labels), torch.ones(len(rows))
+        )
+        plain = replace(answer, nll=np.full(len(rows), np.nan))
+        answers = {ServedWay(name): answer for name in NAMES} | {
+            ServedWay(name, scene=True): plain for name in NAMES if scene.prior
+        }
+        forwards = dict.fromkeys(NAMES, 1.0)
+        found.append(ServedCell(camera, interval, labels, answer.correct[None], answers, forwards, has_pair=False))
+    return found
+
+
+@dataclass(eq=False)
+class _Stream:
+    """One candidate on one camera's images of an interval."""
+
+    bench: Bench
+    replayed: Replayed
+    strategy: Strategy
+    scene: Scene
+    forwards: float = 0.0
+    _plain: list[Quality] = field(default_factory=list)
+    _corrected: list[Quality] = field(default_factory=list)
+
+    def run(self, state: StreamState, ids: Ids) -> StreamState:
+        """Serve the images in batches, and return the state after them."""
+        bench, digest = self.bench, digest_of(self.bench.tables[0].class_names)
+        labels = bench.labels
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            self.replayed.turn_to(0)
+            begun = self.strategy.search(state, len(batch), bench.appearance(batch))
+            (outcome,) = search.run([begun], of_images([torch.from_numpy(batch)], self.replayed.evaluate))
+            T = torch.full((len(batch),), bench.temperatures[outcome.index])
+            self._plain.append(quality(outcome.logits, torch.from_numpy(labels[batch]), T))
+            self.forwards += outcome.forward_equivalents * len(batch)
+            known, state = (state.prior, state.smoothing), outcome.state
+            if self.scene.prior:
+                found = correct(known, outcome, bench.temperatures, digest, smooths=self.scene.smooths)
+                state = replace(state, prior=found.prior, smoothing=found.smoothing)
+                index, confidence = found.predictions.scene_index, found.predictions.scene_confidence
+                assert index is not None
+                assert confidence is not None
+                unknown = np.full(len(batch), np.nan)
+                self._corrected.append(Quality(index == labels[batch], confidence.astype(np.float64), unknown))
+        return state
+
+    def answers(self) -> Iterator[tuple[bool, Quality]]:
+        """Yield what was served, and then `scene_label` if there is a scene."""
+        yield False, joined(self._plain, np.concatenate)
+        if self._corrected:
+            yield True, joined(self._corrected, np.concatenate)
