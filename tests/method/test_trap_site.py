@@ -67,7 +67,7 @@ def test_every_image_is_described_as_coco_camera_traps_does(tmp_path: Path) -> N
 
 def test_each_camera_takes_as_many_images_in_each_interval_in_the_order_of_time() -> None:
     for camera in range(SMALL.cameras):
-        times = [shot.taken for shot in SMALL.shots(camera)]
+        times = [shot.taken for shot in SMALL.images_of(camera)]
         assert all(a < b for a, b in pairwise(times))
         assert Counter((t - BEGINS).days * SMALL.intervals // 365 for t in times) == {0: 7, 1: 7, 2: 7}
 
@@ -81,7 +81,7 @@ def test_a_camera_sees_a_few_names_that_come_and_go_and_what_it_draws_is_its_mix
         assert all(sum(shares.values()) == pytest.approx(1.0) for shares in mix)
         assert min(map(len, mix)) < 6, "some are away"
     assert len({frozenset(set().union(*mix)) for mix in mixes}) > 1, "cameras differ"
-    drawn = Counter(shot.label for shot in site.shots(0))
+    drawn = Counter(shot.label for shot in site.images_of(0))
     expected = {name: np.mean([shares.get(name, 0.0) for shares in mixes[0]]) for name in CLASSES}
     for name, share in expected.items():
         # About 200 sequences of 3 frames: a standard deviation of at most .036.

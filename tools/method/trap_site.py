@@ -53,7 +53,7 @@ _POLICY = FilePolicy(max_messages=4_096, max_bytes=8 << 20, max_age_s=3_600.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class TrapImage:
     """One image of a camera; `frame` counts from 0 within its sequence of `frames`."""
 
     location: str
@@ -79,7 +79,7 @@ class Site:
     images: int = 40
     seed: int = 0
 
-    def shots(self, camera: int) -> Iterator[Shot]:
+    def images_of(self, camera: int) -> Iterator[TrapImage]:
         """Yield the images of a camera, counted from 0, in the order of time."""
         rng = np.random.default_rng((self.seed, _CAMERA, camera))
         location, own = f"trap-{camera:02d}", self.mix(camera)
@@ -98,7 +98,7 @@ class Site:
                     weather = self.weather(taken)
                     seen = replace(weather, noise=weather.noise + noise, jpeg_quality=quality)
                     jpeg, drawn = street.jpeg(first + frame, seen)
-                    yield Shot(location, taken, f"{location}-{sequence:05d}", frame, length, drawn, jpeg)
+                    yield TrapImage(location, taken, f"{location}-{sequence:05d}", frame, length, drawn, jpeg)
                 sequence += 1
 
     def mix(self, camera: int) -> Sequence[Mapping[str, float]]:
@@ -178,7 +178,7 @@ def write(folder: Path, site: Site, *, empty: str = EMPTY, recording: bool = Fal
         tp = TopicPartition(TOPIC, camera)
         if recorder is not None:
             recorder.begin(tp, 0)
-        for offset, shot in enumerate(site.shots(camera)):
+        for offset, shot in enumerate(site.images_of(camera)):
             file = folder / "images" / shot.name
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(shot.jpeg)
@@ -205,7 +205,7 @@ def write(folder: Path, site: Site, *, empty: str = EMPTY, recording: bool = Fal
     return len(images)
 
 
-def _image(shot: Shot) -> dict[str, Any]:
+def _image(shot: TrapImage) -> dict[str, Any]:
     return {
         "id": shot.name,
         "file_name": shot.name,
@@ -223,7 +223,7 @@ def _recorder(folder: Path, identity: TopicIdentity) -> Recorder:
     return Recorder(str(folder), topic=TOPIC, identity=identity, policy=_POLICY, max_buffered_bytes=64 << 20)
 
 
-def _message(tp: TopicPartition, offset: int, shot: Shot, empty: str) -> Message:
+def _message(tp: TopicPartition, offset: int, shot: TrapImage, empty: str) -> Message:
     label, at_us = empty if shot.label == EMPTY else shot.label, int(shot.taken.timestamp()) * 1_000_000
     headers = written_headers("image/jpeg", at_us, shot.name, label=label, meta={"seq-id": shot.sequence})
     return Message(tp.topic, tp.partition, offset, shot.location.encode(), shot.jpeg, tuple(headers), at_us // 1000)

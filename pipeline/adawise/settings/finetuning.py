@@ -31,7 +31,11 @@ class FinetuneSettings(Group):
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")
     label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.9, description="label smoothing: share of a target that is spread over all classes"
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="label smoothing: share of a target that is spread over all classes, with the loss balanced in "
+        "proportion to their images",
     )
     clip_norm: float = Field(default=1.0, gt=0, le=1e9, description="norm to which longer gradients are clipped")
     validation_share: float = Field(

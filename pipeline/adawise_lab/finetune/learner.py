@@ -426,6 +426,11 @@ def balanced(
 
 
 def log_prior(counts: Sequence[int]) -> Tensor:
-    """Return the logarithm of each class's images over those of the most frequent class, float32 `[C]`."""
-    n = torch.tensor(counts, dtype=torch.float64).clamp(min=1.0)
+    """Return the logarithm of each class's images over those of the most frequent class, float32 `[C]`.
+
+    A class without images counts as one with the mean number of the others. So it is pushed away from images of other
+    classes as it is by cross-entropy; with its own count of 0 it would not be.
+    """
+    n = torch.tensor(counts, dtype=torch.float64)
+    n[n == 0] = n[n > 0].mean()
     return (n / n.max()).log().float()

@@ -119,8 +119,8 @@ def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
     (most, many), (least, few) = counts[0], counts[-1]
     if many >= _UNEVEN * few and not settings.balanced and settings.loss != "balanced":
         yield (
-            f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.loss balanced corrects "
-            "for that; check the accuracies by class."
+            f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.balanced draws as many "
+            "of each, and finetune.loss balanced corrects the loss instead; check the accuracies by class."
         )
 
 

@@ -106,3 +106,12 @@ def test_with_equally_many_images_of_each_class_the_balanced_loss_is_cross_entro
         rtol=1e-6,
         atol=1e-6,
     )
+
+
+def test_a_class_without_images_counts_as_one_with_the_mean_of_the_others() -> None:
+    np.testing.assert_allclose(log_prior([6, 2, 0]).exp().numpy(), [1.0, 1 / 3, 2 / 3], rtol=1e-6)
+    images, head, labels = embeddings(4, 6), embeddings(3, 7), torch.tensor([0, 1, 1, 0])
+    loss = balanced(images, head, labels, log_prior([5, 5, 0]), scale=SCALE)
+    assert torch.equal(loss, cross_entropy(images, head, labels, scale=SCALE)), "images of the others are even"
+    own = balanced(images, head, labels, torch.tensor([0.0, 0.0, -torch.inf]), scale=SCALE)
+    assert float(own) < float(loss), "it takes part"

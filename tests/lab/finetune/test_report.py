@@ -39,7 +39,8 @@ def test_few_held_out_images_are_told_with_what_they_are_worth() -> None:
 def test_few_images_and_uneven_classes_are_told() -> None:
     few, uneven = notes(["cat"] * 100 + ["dog"] * 3)
     assert few == "1 class has fewer than 8 images to learn from (dog): add some."
-    assert uneven.startswith("Classes are uneven: 100 images of 'cat', 3 of 'dog'. finetune.loss balanced")
+    assert uneven.startswith("Classes are uneven: 100 images of 'cat', 3 of 'dog'. finetune.balanced draws")
+    assert "finetune.loss balanced corrects the loss instead" in uneven
     assert notes(["cat"] * 100 + ["dog"] * 3, balanced=True) == [few]
     assert notes(["cat"] * 100 + ["dog"] * 3, loss="balanced") == [few]
 
