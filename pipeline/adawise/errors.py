@@ -13,7 +13,8 @@
         ├── SettingsError       a setting, a flag or a file named by one
         │   ├── OrderTaken          another process gave the order of this number first
         │   ├── PrecisionTaken      another worker claimed the root for another number format first
-        │   └── PairTooLarge        there is no memory for another pair beside the serving one
+        │   ├── PairTooLarge        there is no memory for another pair beside the serving one
+        │   └── ImagesUnusable      none of the images that a table is to be made of can be decoded
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
         ├── PairMissing         the pair of a partition's chain is not available: the partition is blocked
@@ -178,6 +179,10 @@ class PrecisionTaken(SettingsError):
 
 class PairTooLarge(SettingsError):
     """There is no memory for another pair beside the one that serves."""
+
+
+class ImagesUnusable(SettingsError):
+    """None of the images that a table is to be made of can be decoded."""
 
 
 class CheckpointError(FatalError):

@@ -15,7 +15,7 @@ import torch
 from adawise.app.parts import exploration
 from adawise.app.prompts import read_lines
 from adawise.console import finite
-from adawise.errors import SettingsError
+from adawise.errors import ImagesUnusable, SettingsError
 from adawise.labels.folders.read import is_recording
 from adawise.labels.folders.samples import Samples
 from adawise.settings import Settings
@@ -74,6 +74,10 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
         request.keeps,
     )
     cells, trainings, alphas = _run(trainer, times, cameras, request.train)
+    if not alphas:
+        raise SettingsError(
+            "--images: no image of an interval after a training can be decoded. Name another recording."
+        )
     setting = Setting(
         cameras=times.cameras,
         edges_us=times.edges_us,
@@ -140,8 +144,8 @@ def _run(
         trained = trainer.train(rows, f"{name}-{training.interval + 1:03d}")
         made.append((training, trained))
         if trained.settings is not None:
-            served, alphas = _served(trainer, times, cameras, training, trained)
-            cells += served
+            served, grid = _served(trainer, times, cameras, training, trained)
+            cells, alphas = cells + served, grid or alphas
     cells += _without_pair(trainer, times, made, cameras.scene)
     return cells, [_named(times, training, trained) for training, trained in made], alphas
 
@@ -149,10 +153,14 @@ def _run(
 def _served(
     trainer: Trainer, times: CameraTimes, cameras: ServedCameras, training: PairTraining, trained: Trained
 ) -> tuple[list[ServedCell], tuple[float, ...]]:
-    """Return what a pair serves in the interval after its training, and the grid of alphas."""
+    """Return what a pair serves in the interval after its training, and the grid of alphas; nothing if it has none."""
     tested = _tested(times, [training])
-    # The table may be large: it is gone before the next training.
-    table, kept, card = trainer.table(trained, _in_order(tested))
+    try:
+        # The table may be large: it is gone before the next training.
+        table, kept, card = trainer.table(trained, _in_order(tested))
+    except ImagesUnusable as error:
+        _log.warning("interval_left_out", interval=training.interval + 2, error=str(error))
+        return [], ()
     named = [(c, times.cameras[c], ids) for c, _, ids in _in_table(tested, kept)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the batches of a search are too small for more
@@ -180,7 +188,11 @@ def _without_pair(
     tested = _tested(times, [training for training, trained in made if trained.settings is None])
     if not tested:
         return []
-    table, kept = trainer.zero_shot(pair, _in_order(tested))
+    try:
+        table, kept = trainer.zero_shot(pair, _in_order(tested))
+    except ImagesUnusable as error:
+        _log.warning("interval_left_out", interval="those without a pair", error=str(error))
+        return []
     return [cell for c, k, ids in _in_table(tested, kept) for cell in unpaired(table, k, [(c, ids)], scene)]
 
 

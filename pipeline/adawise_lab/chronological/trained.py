@@ -137,7 +137,7 @@ class Trainer:
         An image that cannot be decoded is left out.
 
         Raises:
-            SettingsError: no image can be decoded.
+            ImagesUnusable: no image can be decoded.
         """
         model = _load(trained)
         table, kept = self._table(model, model.classifier, rows, model.classifier.fingerprint)
@@ -147,9 +147,7 @@ class Trainer:
     def zero_shot(self, trained: Trained, rows: Sequence[int]) -> tuple[LogitTable, list[int]]:
         """Return the logits of images by theta_0, which is that of any pair, as a table of alphas 0 and 1."""
         model = _load(trained)
-        # Not those of the pair: theta_0 is the same in all of them.
-        fingerprint = f"theta_0 of {self.decides} {model.classifier.identity['theta_0']}"
-        return self._table(model, ZeroShotAlone(model.classifier), rows, fingerprint)
+        return self._table(model, ZeroShotAlone(model.classifier), rows, f"theta_0 of {model.classifier.fingerprint}")
 
     def _table(
         self, model: ModelPair, classifier: Classifier, rows: Sequence[int], fingerprint: str

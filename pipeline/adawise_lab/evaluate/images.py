@@ -27,7 +27,7 @@ from torch import Tensor
 
 from adawise.console import Progress, progress
 from adawise.decode.statistics import statistics
-from adawise.errors import SettingsError
+from adawise.errors import ImagesUnusable, SettingsError
 from adawise.ports import Classifier
 from adawise_lab.evaluate.corrupt import Corruption, Pixels, corrupt
 from adawise_lab.evaluate.tables import SUFFIX, LogitTable, Partial, read_table, write_table
@@ -213,7 +213,7 @@ def _decoded(
         bar.advance()
     if not labels:
         first = f"; the first: {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
-        raise SettingsError(
+        raise ImagesUnusable(
             f"{images.name}: none of {len(left_out)} images can be used{first}. Name labelled JPEG, PNG, WebP or BMP."
         )
     spool.flush()

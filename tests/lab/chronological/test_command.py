@@ -41,9 +41,9 @@ def logs(logs_of_this_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield logs
 
 
-def prepared(place: Path, theta_0: PairFolder, seen: list[Seen]) -> Path:
+def prepared(place: Path, theta_0: PairFolder, seen: list[Seen], *, broken_from: float = 9.0) -> Path:
     """A folder with the recording `site` and the settings of theta_0."""
-    write_site(place / "site", seen)
+    write_site(place / "site", seen, broken_from=broken_from)
     lines = [f"theta_0 = '{theta_0.theta_0}'", f"architecture = '{theta_0.theta_0}'"]
     lines += ["device = 'cpu'", "precision = 'fp32'", "threads = 1"]
     (place / "adawise.toml").write_text("[model]\n" + "\n".join(lines))
@@ -181,6 +181,16 @@ def test_a_camera_of_its_own_model_is_served_by_theta_0_where_none_can_be_traine
         {(c["camera"], c["interval"]): c["accuracy"][ZERO_SHOT] for c in one["cells"]} for one in (result, of_all)
     )
     assert alone == others
+
+
+@pytest.mark.check("lab")
+def test_an_interval_whose_images_are_broken_does_not_count(
+    tmp_path: Path, theta_0: PairFolder, capsys: Captured, logs: Logs
+) -> None:
+    home = prepared(tmp_path, theta_0, three_cameras(), broken_from=2.0)
+    result = result_of(home, capsys)
+    assert {cell["interval"] for cell in result["cells"]} == {1}
+    assert [log["interval"] for log in logs if log["event"] == "interval_left_out"] == [3]
 
 
 @pytest.mark.check("lab")
