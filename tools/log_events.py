@@ -277,7 +277,9 @@ EVENTS: dict[str, LoggedEvent] = {
         "model.classes is not set: the class names are those that the files declare, or the labels of the images.",
         "Set model.classes to the served names if there are others.",
     ),
-    "images_left_out": LoggedEvent("Images of classes that the pair does not know were left out."),
+    "images_left_out": LoggedEvent(
+        "Images of classes that the pair does not know, or that cannot be decoded, were left out.",
+    ),
     "image_skipped": LoggedEvent("An image cannot be read and was skipped.", "The line says why."),
     "images_not_labelled": LoggedEvent("Images without a label were left out."),
     "search_fit_begun": LoggedEvent("The program fits the search's numbers for the card."),
@@ -285,6 +287,16 @@ EVENTS: dict[str, LoggedEvent] = {
     "pixels_missed": LoggedEvent("The tables lack pixel statistics, which the streams need.", "Make the tables again."),
     "strategy_chosen": LoggedEvent("The line says what `auto` means with this card, where strategies are compared."),
     "training_began": LoggedEvent("Fine-tuning began, with this learning rate and this many trained blocks."),
+    "training_of_protocol_began": LoggedEvent(
+        "`evaluate --protocol chronological` trains on the images up to an interval of time, `until`."
+    ),
+    "training_failed": LoggedEvent(
+        "A training of the protocol diverged, and theta_0 alone serves the interval after it.",
+        "Lower finetune.learning_rate.",
+    ),
+    "interval_left_out": LoggedEvent(
+        "No image of an interval can be decoded, and the protocol goes on without it.", "The line says why."
+    ),
     "epoch_finished": LoggedEvent("An epoch of fine-tuning ended."),
     "memory_estimated": LoggedEvent(
         "The line estimates the memory of fine-tuning without activations, and the size of a checkpoint."

@@ -405,7 +405,7 @@ def cross_entropy(images: Tensor, head: Tensor, labels: Tensor, *, scale: Tensor
 def balanced(
     images: Tensor, head: Tensor, labels: Tensor, log_prior: Tensor, *, scale: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """Return the balanced softmax loss (Ren et al., Balanced Meta-Softmax, NeurIPS 2020, equations 3 and 4), in nats.
+    """Return the balanced softmax loss (Ren et al., 2020, equations 3 and 4), in nats.
 
     It is the cross-entropy of logits that are raised by the logarithms of the classes' frequencies. So the logits
     themselves, which are what is served, need not learn that some classes are frequent.
