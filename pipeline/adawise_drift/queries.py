@@ -236,7 +236,8 @@ OFF_LIST = """
 WITH newest AS (
     SELECT stream_id, arg_max_null(shortlist, last) AS shortlist FROM spans GROUP BY stream_id
 ), listed AS (
-    SELECT stream_id, sum(images)::BIGINT AS listed, flatten(list(map_entries(off_list))) AS entries
+    SELECT stream_id, sum(images)::BIGINT AS listed,
+           flatten(list(map_entries(off_list)) FILTER (cardinality(off_list) > 0)) AS entries
     FROM traces JOIN newest USING (stream_id, shortlist)
     WHERE off_list IS NOT NULL AND epoch_us(time) >= $judged GROUP BY stream_id
 )

@@ -122,10 +122,14 @@ def test_a_recording_of_another_topic_is_told_before_the_worker_starts(tmp_path:
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        ([("gate-*", ["car", "tram"])], ("ok", "3 cameras served under one within the last hour")),
+        (
+            [("gate-*", ["car", "tram"])],
+            ("ok", "3 cameras served under a shortlist surely showed nothing that it lacked"),
+        ),
         ([("gate-*", [])], ("ok", "")),
         ([("gate-1", ["car", "bus"]), ("gate-*", ["car", "tram"])], ("warn", "gate-1: 40 of 120 .* show 'bus', which")),
         ([("gate-*", ["car", "tram"]), ("gate-1", ["car", "bus"])], ("ok", "")),
+        ([("gate-*", ["not", "bus"])], ("warn", "gate-1: 40 of 120 .* show 'bus', which")),
         ([("gate-*", ["car", "tram"]), ("yrad", ["car", "bus"])], ("warn", "no camera of the output is called yrad")),
     ],
 )
@@ -139,7 +143,10 @@ def test_shortlists_are_compared_with_what_was_served(
     for ago_s in (60, 50):
         yard.write(ago_s=ago_s, batches=[(f"gate-{n}", 60, 0.5) for n in (0, 2)], shortlist=("a", {}))
         yard.write(ago_s=ago_s, batches=[("gate-1", 60, 0.5)], shortlist=("a", {1: 20}))
-    lists = [{"streams": streams, **({"classes": names} if names else {})} for streams, names in rules]
+    lists: list[dict[str, Any]] = []
+    for streams, names in rules:
+        given = {"exclude": names[1:]} if names[:1] == ["not"] else {"classes": names} if names else {}
+        lists.append({"streams": streams, **given})
     if rules[0][1] == ["car", "tram"] and len(rules) == 1:
         lists.append({"streams": "gate-1", "exclude": ["dog"]})
     wanted = wanted.model_copy(update={"scene": SceneSettings.model_validate({"shortlists": lists})})

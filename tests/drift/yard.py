@@ -1,8 +1,9 @@
 """A day of five cameras with a script: what a worker would have written of it, as tables and as a root.
 
-gate stands still, and has another shortlist from noon on, which lacks trucks. In the fog from noon on, yard and ramp go
-from .8 to .2 together: the objective rises, the classes change. tunnel is silent from 06:00 to 09:00 and comes back at
-.7 in place of .3, every fourth of its images damaged. At 18:00 dock is served by another pair of models.
+gate stands still, and has another shortlist from noon on, which lacks trucks; ramp then has none any more. In the fog
+from noon on, yard and ramp go from .8 to .2 together: the objective rises, the classes change. tunnel is silent from
+06:00 to 09:00 and comes back at .7 in place of .3, every fourth of its images damaged. At 18:00 dock is served by
+another pair of models.
 """
 
 from __future__ import annotations
@@ -81,15 +82,24 @@ def traces(seed: int = 0) -> pa.Table:
             "audit_regret": np.full(n, np.nan),
             "milliseconds": [{"forward": 1.0}] * n,
             "model_fingerprint": np.where((camera == "dock") & (at >= EVENING_US), NEW, OLD),
-            "shortlist": [_SHORTLISTS[int(at_us >= NOON_US)] if camera == "gate" else None for at_us in at],
-            "off_list": [_off_list(batch, at_us) if camera == "gate" else None for batch, at_us in enumerate(at)],
+            "shortlist": [_shortlist(camera, at_us) for at_us in at],
+            "off_list": [_off_list(camera, batch, at_us) for batch, at_us in enumerate(at)],
         }
         parts.append(_table(schemas.TRACES, columns, n))
     return pa.concat_tables(parts)
 
 
-def _off_list(batch: int, at_us: int) -> list[tuple[str, int]]:
-    """What gate's shortlist lacks in a batch: all of it in the morning, then trucks often and a bus at times."""
+def _shortlist(camera: str, at_us: int) -> str | None:
+    """The digest of a camera's shortlist: gate has two, and ramp has none after noon."""
+    if camera == "gate":
+        return _SHORTLISTS[int(at_us >= NOON_US)]
+    return _SHORTLISTS[0] if camera == "ramp" and at_us < NOON_US else None
+
+
+def _off_list(camera: str, batch: int, at_us: int) -> list[tuple[str, int]] | None:
+    """What the shortlist lacks in a batch: all of it in the morning, then trucks often and a bus at times."""
+    if _shortlist(camera, at_us) is None:
+        return None
     if at_us < NOON_US:
         return [("dog", IMAGES)]
     return [("bus", 1)] if batch % 50 == 0 else [("truck", 2)] if batch % 4 == 0 else []

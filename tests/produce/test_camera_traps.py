@@ -129,10 +129,13 @@ def test_images_without_a_time_or_a_location_are_named_with_the_reason(tmp_path:
         image(4, location=None),
         image(5, location=""),
         image(6, datetime=None, date_captured="2011-05-13 12:06:00"),
+        image(7, datetime="0000-00-00 00:00:00", date_captured="2011-05-13 12:07:00"),
+        image(8, date_captured="2011-05-13 11:00:00"),
+        image(9, file_name="6.jpg", datetime=""),
     ]
     del images[4]["location"], images[2]["datetime"]
     found = site(tmp_path, document(images, {"i1": [1]}))
-    assert [file.name for file in found] == ["0.jpg", "6.jpg"]
+    assert [file.name for file in found] == ["0.jpg", "6.jpg", "7.jpg", "8.jpg"]
     assert found.left_out == {
         "1.jpg": "its datetime is '0000-00-00 00:00:00'",
         "2.jpg": "no datetime",
@@ -141,7 +144,19 @@ def test_images_without_a_time_or_a_location_are_named_with_the_reason(tmp_path:
         "5.jpg": "no location",
     }
     assert found.foreign == 0
-    assert "; 5 left out" in found.summary()
+    assert "; 6 left out" in found.summary(), "of the image 6.jpg only one entry has a time"
+
+
+def test_whole_numbers_may_have_a_point(tmp_path: Path) -> None:
+    content = document([image(0, id=1.0, frame_num=3.0), image(1, id=2, frame_num=1)], {})
+    content["annotations"] = [{"image_id": 1, "category_id": 2.0}]
+    assert [file.label for file in site(tmp_path, content)] == ["fox", None]
+
+
+def test_a_folder_without_the_files_is_no_list_of_images(tmp_path: Path) -> None:
+    found = site(tmp_path, document([image(0)], {}))
+    with pytest.raises(SettingsError, match=r"No such file.*Name the folder as SOURCE that each file_name"):
+        list(open_site(found, max_message_bytes=ROOM_BYTES + 10_000))
 
 
 def test_files_are_read_below_the_folder_and_the_missing_are_named(tmp_path: Path) -> None:

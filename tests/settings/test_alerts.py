@@ -57,6 +57,10 @@ def test_a_rule_by_scene_needs_the_class_prior(tmp_path: Path) -> None:
     assert found.by_scene
     with pytest.raises(SettingsError, match=r"the rule x goes by scene_label, which scene\.prior = off does not make"):
         rules_in(tmp_path, rule)
+    with pytest.raises(SettingsError) as raised:
+        rules_in(tmp_path, f'[scene]\nprior = "besides"\n{rule}')
+    assert "scene.prior" in str(raised.value)
+    assert "alerts.rules" not in str(raised.value), "nothing is known of scene.prior"
     with pytest.raises(SettingsError, match="a rule with silent_after does not use it"):
         rules_in(tmp_path, rule.replace('labels = ["car"]', 'silent_after = "5m"'))
 

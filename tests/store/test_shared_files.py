@@ -109,3 +109,15 @@ def test_an_object_that_has_shrunk_since_it_was_opened_is_no_short_read() -> Non
     file.seek(20)
     with pytest.raises(ChainError, match=r"expected 60 bytes from 20 on, got 30: it has changed .*; read again"):
         file.read(60)
+    file.seek(60)
+    with pytest.raises(ChainError, match=r"expected 20 bytes from 60 on, got 0: it has changed"):
+        file.read(20)
+
+
+def test_an_object_that_is_gone_since_it_was_opened_has_not_changed() -> None:
+    store = MemoryStore()
+    store.put("key", bytes(100))
+    file = SharedFile(store, "key")
+    store.delete("key")
+    with pytest.raises(FileNotFoundError):
+        file.read(20)

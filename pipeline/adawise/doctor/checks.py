@@ -94,7 +94,7 @@ PARTS: tuple[Examination, ...] = (
     replace(_of_store("output folder", store.output), behind="topic"),
     _of_store("chains", store.chains, "output folder", limit_s=_LONG_S),
     replace(
-        _of_store("shortlists", store.shortlists, "output folder", limit_s=_LONG_S),
+        _of_store("shortlists", store.shortlists, "output folder", "chains", limit_s=_LONG_S),
         reads=frozenset({"sink", "scene"}),
         wanted=lambda settings: bool(settings.scene.shortlists),
     ),

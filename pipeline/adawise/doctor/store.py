@@ -80,9 +80,10 @@ def chains(known: Known) -> CheckResult:
 
 
 def shortlists(known: Known) -> CheckResult:
-    """Check that each shortlist is of a camera, and lacks nothing that its cameras surely showed within the last hour.
+    """Check that each shortlist is of a camera, and what those that served within the last hour lacked.
 
-    Classes that were added since do not count.
+    Classes that were added since do not count. What a list leaves out now and did not then is not known: an image that
+    surely shows one of its classes was not counted.
     """
     from adawise.store.store import open_store
     from adawise.watch.status.cameras import cameras
@@ -106,8 +107,12 @@ def shortlists(known: Known) -> CheckResult:
     unused = [each.streams for each in given if names and not any(fnmatchcase(name, each.streams) for name in names)]
     if unused:
         found.append(f"no camera of the output is called {some(unused)}: correct streams, unless the camera is new")
-    under = sum(row.listed > 0 for row in rows)
-    return warn_if_any(found, f"{counted(under, 'camera', 'cameras')} served under one within the last hour")
+    listed = counted(sum(row.listed > 0 for row in rows), "camera")
+    return warn_if_any(
+        found,
+        f"within the last hour {listed} served under a shortlist surely showed nothing that it lacked. What else is "
+        f"left out now is not compared: `adawise shortlists {known.settings.sink.root}` names what cameras show",
+    )
 
 
 def recording(known: Known) -> CheckResult:

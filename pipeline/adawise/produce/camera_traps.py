@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
 from adawise.decode.headers import MAX_TEXT_BYTES, check_stream_id, parse_timestamp
 from adawise.errors import InvalidMessage, SettingsError
@@ -38,7 +38,13 @@ _TIME = re.compile(
     re.ASCII,
 )
 
-_Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+
+def _as_whole(value: object) -> object:
+    """Return a number such as 1.0, as tables write whole numbers, as an int."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63), BeforeValidator(_as_whole)]
 _Id = Line | _Whole
 
 
@@ -94,7 +100,8 @@ class TrapSite:
         several: images without a label, since their annotations name several categories.
         unlabelled: images without a label, since they have no annotation.
         foreign: images that annotations name and the document does not list.
-        left_out: the reason for each image that was left out, by its file's name.
+        left_out: the reason for each image that was left out, by its file's name, unless the file is sent, too.
+        images_left_out: how many images were left out.
     """
 
     folder: Path
@@ -105,6 +112,7 @@ class TrapSite:
     unlabelled: int
     foreign: int
     left_out: dict[str, str] = field(repr=False)
+    images_left_out: int
 
     def __len__(self) -> int:
         return len(self.taken)
@@ -123,7 +131,7 @@ class TrapSite:
         counts = {
             "without a label, of several categories": self.several,
             "without a label, of no category": self.unlabelled,
-            "left out": len(self.left_out),
+            "left out": self.images_left_out,
             "annotated but not listed": self.foreign,
         }
         return "; ".join([what, *(f"{count:,} {which}" for which, count in counts.items() if count)])
@@ -179,6 +187,7 @@ class _Reading:
         self._locations: dict[str, str | int] = {}
         self._checked = set[str]()  # locations that can be names of streams
         self._left_out: dict[str, str] = {}
+        self._images_left_out = 0
 
     def damaged(self, why: str, remedy: str = "Correct the document") -> SettingsError:
         """Return the error for a document that cannot be understood or is too large."""
@@ -229,19 +238,23 @@ class _Reading:
                 "Names are relative to that folder; correct them."
             )
         if image.location is None or image.location == "":
-            self._left_out[image.file_name] = "no location"
+            self._leave_out(image, "no location")
             return
         location = self._camera(where, image.location)
         if self._wanted is not None and location not in self._wanted:
             return
-        text = image.datetime or image.date_captured or ""
-        captured_at_us = time_of(text)
+        texts = [text for text in (image.datetime, image.date_captured) if text]
+        captured_at_us = next((at for text in texts if (at := time_of(text)) is not None), None)
         if captured_at_us is None:
-            self._left_out[image.file_name] = f"its datetime is {text[:60]!r}" if text else "no datetime"
+            self._leave_out(image, f"its datetime is {texts[0][:60]!r}" if texts else "no datetime")
             return
         seq_id = "" if image.seq_id is None else sys.intern(str(image.seq_id))
         frame_num = -1 if image.frame_num is None else image.frame_num
         self._images[image.id] = _Taken(captured_at_us, location, seq_id, frame_num, image.file_name, "")
+
+    def _leave_out(self, image: _Image, why: str) -> None:
+        self._images_left_out += 1
+        self._left_out[image.file_name] = why
 
     def _camera(self, where: str, location: str | int) -> str:
         """Return a location as the name of a stream: one object for all of its images."""
@@ -282,6 +295,7 @@ class _Reading:
             several += bool(ids) and not is_sure
             unlabelled += not ids
             taken.append(image._replace(label=names.pop()) if is_sure else image)
+            self._left_out.pop(image.file_name, None)
         return TrapSite(
             folder,
             tuple(sorted(taken)),
@@ -291,6 +305,7 @@ class _Reading:
             unlabelled,
             len(self._labels),
             self._left_out,
+            self._images_left_out,
         )
 
     def _name(self, category_id: str | int) -> str:

@@ -65,6 +65,7 @@ class FileShots:
         loop: begin again at the end, for ever. Every round has the same times of capture.
         skipped: the reason for each file that was left out, by its name.
         within: a folder, in which a file has to be wherever links lead; None: files may be anywhere.
+        remedy: what to do if no file is an image.
     """
 
     files: Iterable[ImageFile]
@@ -72,6 +73,7 @@ class FileShots:
     loop: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
     within: Path | None = None
+    remedy: str = "Name a folder or a list with JPEG, PNG, WebP or BMP files."
 
     def __iter__(self) -> Iterator[Shot]:
         """Yield the files that are images; raise SettingsError if none is."""
@@ -94,7 +96,7 @@ class FileShots:
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
                 raise SettingsError(
                     f"expected images, got {tried} files, none of which can be sent "
-                    f"({reasons or 'no file'}). Name a folder or a list with JPEG, PNG, WebP or BMP files."
+                    f"({reasons or 'no file'}). {self.remedy}"
                 )
             if not self.loop:
                 return

@@ -26,7 +26,7 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
 
     Raises:
         ValueError: it is no JSON object in UTF-8, one of `names` is there twice or is no list, a value is too large or
-            nested too deeply, or a number has no room in 64 bits.
+            nested too deeply, or a whole number needs more than 64 bits.
         OSError: the file cannot be read.
     """
     bounded = _Bounded(file)
@@ -56,14 +56,16 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
             if level > _DEEPEST:
                 raise ValueError(f"more than {_DEEPEST} levels are nested")
     except (ijson.JSONError, ValueError) as error:
+        why = _reason(str(error)) if isinstance(error, ijson.JSONError) else str(error)
         place = f", after entry {number:,} of {name}" if number else ""
-        raise ValueError(f"{_reason(str(error))}{place}") from None
+        raise ValueError(f"{why}{place}") from None
 
 
 def _reason(text: str) -> str:
     """Return yajl's words for a mistake, without its picture of the place."""
     found = re.search(r"error: (.+?)\.?(?:\n|\\n|$)", text)
-    return found[1] if found else text
+    why = found[1] if found else text
+    return f"{why} (such as NaN, which JSON does not have)" if "invalid char in json" in why else why
 
 
 class _Bounded:

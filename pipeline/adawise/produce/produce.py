@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from threading import TIMEOUT_MAX, Event
 from typing import Protocol
 
 from adawise.decode.headers import check_stream_id
@@ -19,6 +19,7 @@ from adawise.produce.camera_traps import TrapSite
 from adawise.produce.files import FileShots, Shot, list_file, list_folder, shuffled
 from adawise.produce.video import VideoShots
 
+_OF_SITE = "Name the folder as SOURCE that each file_name of the document is relative to."
 ROOM_BYTES = 64 * 1024  # for key, headers and Arrow's own bytes around the images of a message
 
 
@@ -139,7 +140,7 @@ def open_shots(
 def open_site(site: TrapSite, *, max_message_bytes: int, loop: bool = False) -> FileShots:
     """Return the shots of a site of camera traps; arguments as of `open_shots`."""
     largest, left_out = max_message_bytes - ROOM_BYTES, dict(site.left_out)
-    return FileShots(site, max_bytes=largest, loop=loop, skipped=left_out, within=site.folder)
+    return FileShots(site, max_bytes=largest, loop=loop, skipped=left_out, within=site.folder, remedy=_OF_SITE)
 
 
 def produce(
@@ -201,7 +202,7 @@ def produce(
 
     with _closing(iter(shots)) as iterator:
         for number, shot in enumerate(islice(iterator, limit)):
-            delay_s = due_s(number, shot) - clock()
+            delay_s = min(due_s(number, shot) - clock(), TIMEOUT_MAX)
             if stop.is_set() or (delay_s > 0 and stop.wait(delay_s)):
                 break
             stream_id = _checked(shot.stream_id) if shot.stream_id else dealt[number % len(dealt)]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 import os
 import threading
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.fsspec import FsspecStore
 from typing_extensions import override
 
@@ -77,14 +79,27 @@ class SharedFile(io.RawIOBase):
         until = end if size < 0 else min(first + size, end)
         if until <= first:
             return b""
-        data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
+        try:
+            data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
+        except BaseError:
+            if self._has_changed():
+                raise self._changed(first, until, 0) from None
+            raise
         if len(data) != until - first:
-            raise ChainError(
-                f"{self._key}: expected {until - first} bytes from {first} on, got {len(data)}: it has changed since "
-                "it was opened; read again"
-            )
+            raise self._changed(first, until, len(data))
         self._of_thread.position = first + len(data)
         return data
+
+    def _has_changed(self) -> bool:
+        with suppress(BaseError, OSError):
+            return bool(obstore.head(self._store, self._key)["size"] != self.meta["size"])
+        return False
+
+    def _changed(self, first: int, until: int, count: int) -> ChainError:
+        return ChainError(
+            f"{self._key}: expected {until - first} bytes from {first} on, got {count}: it has changed since it was "
+            "opened; read again"
+        )
 
     @override
     def readinto(self, buffer: Any) -> int:
