@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import WarmSearch
 from adawise.output.verify.root import verify
 from adawise.ports import When
 from adawise.publish.alerts import LabelRule, SilenceRule
-from adawise.records import Alert, Message
+from adawise.records import Alert, ImageBatch, Message
+from adawise.worker.adaptation import Adaptation, Adapted
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
-from tests.worker.loop import CLASSES, TP, Bench, FakeResults, image, images
+from tests.worker.loop import CLASSES, TP, Bench, FakeResults, adaptation, image, images
 
 BUS = LabelRule("bus", frozenset({"bus"}), 0.3, frames=2, of=3, clear_frames=2)
 SILENT = SilenceRule("silent", 30.0)
@@ -298,3 +304,35 @@ def test_messages_that_come_late_to_a_worker_make_no_camera_silent_that_sends() 
 
 def _die() -> None:
     raise Died
+
+
+class NextClass(Adaptation):
+    """The scene makes each label the class after it."""
+
+    @override
+    def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
+        found = super().run(batches, states)
+        corrected = [
+            replace(
+                each.predictions,
+                scene_index=(each.predictions.top_index[:, 0] + 1) % len(CLASSES),
+                scene_confidence=each.predictions.top_probability[:, 0].copy(),
+            )
+            for each in found
+        ]
+        return [replace(each, predictions=predictions) for each, predictions in zip(found, corrected, strict=True)]
+
+
+@EITHER
+def test_a_rule_by_scene_label_is_raised_by_the_corrected_labels(when: When) -> None:
+    before = CLASSES[CLASSES.index("bus") - 1]
+    by_label, by_scene = FakeResults(when), FakeResults(when)
+    bench(MESSAGES, by_label, rules=(replace(BUS, labels=frozenset({before})),)).run()
+    plain = adaptation(WarmSearch)
+    method = NextClass(plain.strategy, plain.classifier, plain.temperatures, plain.top_k)
+    whole = bench(MESSAGES, by_scene, rules=(replace(BUS, by_scene=True),), adaptation=method).run()
+    assert published(by_scene)
+    for camera in CAMERAS:
+        assert of_camera(published(by_scene), camera) == of_camera(published(by_label), camera)
+    assert {alert.label for alert in published(by_scene)} == {"bus"}
+    assert verify(whole.store) == []
