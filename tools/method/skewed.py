@@ -160,8 +160,8 @@ def main() -> None:
         folder = args.folder / f"{args.images}-{args.zipf:g}-{args.absent}-{seed}"
         ranks = np.random.default_rng((seed, 1)).permutation(CLASSES).tolist()
         each = dict(zip(ranks, counts(args.images, args.zipf, args.absent), strict=True))
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if not (folder / "test.parquet").exists():
+            folder.mkdir(parents=True, exist_ok=True)
             site = Site(CAMERAS, seed=seed)
             draw(folder / "train.parquet", each, site, 0)
             draw(folder / "test.parquet", dict.fromkeys(CLASSES, TEST_EACH), site, _LATER)
@@ -174,7 +174,7 @@ def main() -> None:
     print(f"\n| | alpha | {' | '.join(FIGURES)} |\n|{'---|' * (2 + len(FIGURES))}")
     for name, of_seeds in rows.items():
         over = np.array(of_seeds) - first  # seed by seed
-        mean, error = np.mean(of_seeds, axis=0), over.std(axis=0, ddof=1) / np.sqrt(len(found))
+        mean, error = np.mean(of_seeds, axis=0), over.std(axis=0, ddof=1) / np.sqrt(len(of_seeds))
         for a, alpha in enumerate(ALPHAS):
             columns = zip(mean[a], over.mean(axis=0)[a], error[a], strict=True)
             cells = [f"{100 * m:.1f} ({100 * d:+.1f} ±{100 * e:.1f})" for m, d, e in columns]

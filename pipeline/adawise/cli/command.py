@@ -7,7 +7,7 @@ reads no settings file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -159,6 +159,12 @@ class Command(BaseSettings):
         """Yield (option, problem and remedy) for options that are valid alone but not together."""
         del options
         yield from ()
+
+    @classmethod
+    def without_effect(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        """Return the settings, and groups of them, that have no effect with these options. Their flags are refused."""
+        del options
+        return ()
 
     @classmethod
     def call_with_mistakes(cls, reading: Reading, options: Mapping[str, Any]) -> int | None:

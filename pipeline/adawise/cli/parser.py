@@ -276,6 +276,12 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
         mistakes = [Mistake(repr(a + b), "argument", f"not expected; {_usage(command)}") for a, b, _ in names]
     mistakes += [Mistake(flag_name(name), "flag", f"{_VISIBLE}; set {ways_to_set(name)} instead") for name in secrets]
     mistakes += _option_mistakes(command, options, arguments_missing=not unknown)
+    idle = command.without_effect(options)
+    mistakes += [
+        Mistake(flag_name(given.name), "flag", "it has no effect with these options; leave it out")
+        for given in flags
+        if any(given.name == name or given.name.startswith(f"{name}.") for name in idle)
+    ]
     return Parsed(source, options, flags, mistakes)
 
 

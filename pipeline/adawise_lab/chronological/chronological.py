@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from adawise.settings import Settings
 from adawise_lab.chronological.intervals import CameraTimes, Cut, PairTraining, Train, timeline
 from adawise_lab.chronological.result import ChronologicalResult, Setting, Training, result_of
 from adawise_lab.chronological.served import Ids, Scene, ServedCameras, ServedCell, candidates, unpaired
-from adawise_lab.chronological.trained import Trained, Trainer
+from adawise_lab.chronological.trained import Trained, Trainer, alone
 from adawise_lab.evaluate.result import RESULT
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.labelled import log_skipped, open_samples
@@ -63,9 +65,17 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
         TrainingStopped: a training was stopped before its end.
         TrainingError: as of `finetune`.
     """
+    if request.output is not None:
+        _check(request.output)
     samples = _samples(request.settings, request.recording)
     times = times_of(samples, request.cut)
-    trainer = Trainer.of(request.settings, samples, request.cache / "chronological")
+    cache = request.cache / "chronological"
+    with alone(cache):
+        return _run_alone(request, samples, times, cache)
+
+
+def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTimes, cache: Path) -> ChronologicalResult:
+    trainer = Trainer.of(request.settings, samples, cache)
     scene = request.settings.scene
     search = request.settings.search
     cameras = ServedCameras(
@@ -74,7 +84,7 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
         request.keeps,
     )
     cells, trainings, alphas = _run(trainer, times, cameras, request.train)
-    if not alphas:
+    if not cells:
         raise SettingsError(
             "--images: no image of an interval after a training can be decoded. Name another recording."
         )
@@ -181,9 +191,10 @@ def _without_pair(
     pair = next((trained for _, trained in made if trained.settings is not None), None)
     if pair is None:
         whys = "; ".join(dict.fromkeys(trained.why for _, trained in made))
+        first, last = _date(times.edges_us[0]), _date(times.edges_us[-1])
         raise SettingsError(
-            f"--images: no pair could be trained on any interval ({whys}). Name longer or fewer --intervals, a longer "
-            "recording, or --train all."
+            f"--images: no pair could be trained on any interval ({whys}). The images are from {first} to {last}: see "
+            "whether a clock was wrong, name longer or fewer --intervals, a longer recording, or --train all."
         )
     tested = _tested(times, [training for training, trained in made if trained.settings is None])
     if not tested:
@@ -222,6 +233,30 @@ def _named(times: CameraTimes, training: PairTraining, trained: Trained) -> Trai
     return Training(training.interval, camera, trained.name, trained.images, trained.settings is not None, trained.why)
 
 
+def _date(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"
+
+
+def _check(folder: Path) -> None:
+    """Create the folder of the result, before anything is trained.
+
+    Raises:
+        SettingsError: it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(folder: Path, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"-o {folder}: the result cannot be written ({error.strerror or error}). Name a folder that can be written."
+    )
+
+
 def _write(folder: Path, result: ChronologicalResult, command: Sequence[str]) -> None:
     """Write result.json and page.html.
 
@@ -229,7 +264,6 @@ def _write(folder: Path, result: ChronologicalResult, command: Sequence[str]) ->
         SettingsError: the folder cannot be created or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(finite(result.as_json()), indent=1, allow_nan=False)
         (folder / RESULT).write_text(text + "\n", encoding="utf-8")
         if can_write_page(folder, "page.html"):
@@ -238,6 +272,4 @@ def _write(folder: Path, result: ChronologicalResult, command: Sequence[str]) ->
             now = datetime.now(UTC).isoformat(timespec="seconds")
             (folder / PAGE).write_text(page(result, command, created_at=now), encoding="utf-8")
     except OSError as error:
-        raise SettingsError(
-            f"-o {folder}: the result cannot be written ({error.strerror or error}). Name a folder that can be written."
-        ) from error
+        raise _not_written(folder, error) from error

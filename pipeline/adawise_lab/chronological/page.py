@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ import altair as alt
 from adawise.card.advice import AUTO
 from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.page.render import render
-from adawise.text import LEVEL, counted, points, points_between, three, two
-from adawise_lab.chronological.report import NAMES, headline, sentences, title
+from adawise.text import LEVEL, counted, points, three, two
+from adawise_lab.chronological.report import NAMES, between, headline, sentences, title
 from adawise_lab.chronological.result import BEST_EACH, ChronologicalResult, WayRow
 from adawise_lab.chronological.served import BATCH, WARM
 from adawise_lab.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
@@ -62,7 +63,8 @@ def _how(result: ChronologicalResult) -> str:
         f"Time from {first} to {last} UTC, in {len(setting.images)} intervals, the first of which is not tested. A "
         "camera's figure is the mean over its tested intervals, and every other figure the mean over cameras of equal "
         "weight. Intervals: bootstrap over cameras, 1,000 resamples, the middle 95 %; they are not widened for the "
-        f"number of comparisons. Batches of {BATCH} images in the order of time; cameras {kept} when the pair changed. "
+        f"number of comparisons. Batches of {BATCH} images in the order of time, whatever time is between them, as "
+        f"a worker serves a backlog; live, batches end after batch.max_age_s. Cameras {kept} when the pair changed. "
         "Temperatures are those of each pair's card, made from held-out images of the intervals trained on."
     )
 
@@ -198,11 +200,12 @@ def _ways(result: ChronologicalResult) -> Section:
 
 def _cells(row: WayRow) -> list[Cell]:
     low, high = row.below_zero_shot_ci
+    is_one = math.isnan(low)
     return [
-        Cell(three(row.accuracy), note=f"{three(row.accuracy_ci[0])} to {three(row.accuracy_ci[1])}"),
+        Cell(three(row.accuracy), note="" if is_one else f"{three(row.accuracy_ci[0])} to {three(row.accuracy_ci[1])}"),
         _difference(row.versus.get(ZERO_SHOT)),
         Cell(three(row.macro_recall), note=_recall_note(row)),
-        Cell(f"{row.below_zero_shot:.0%}", note=f"{low:.0%} to {high:.0%}"),
+        Cell(f"{row.below_zero_shot:.0%}", note="" if is_one else f"{low:.0%} to {high:.0%}"),
         _difference(row.versus.get(BEST_FIXED)),
         Cell(points(each.difference) if (each := row.versus.get(BEST_EACH)) else ""),
         Cell(three(row.ece)),
@@ -216,7 +219,7 @@ def _recall_note(row: WayRow) -> str:
     over = row.recall_versus_zero_shot
     if over is None or (row.name, row.scene) == (ZERO_SHOT, False):
         return ""
-    return f"{points(over.difference)} ({points_between(over.ci)})"
+    return f"{points(over.difference)}{between(over.ci)}"
 
 
 def _difference(difference: Difference | None) -> Cell:
@@ -224,7 +227,7 @@ def _difference(difference: Difference | None) -> Cell:
         return Cell("")
     low, high = difference.ci
     mark = "better" if low > 0.0 else "worse" if high < 0.0 else "same"
-    return Cell(points(difference.difference), mark, points_between(difference.ci))
+    return Cell(points(difference.difference), mark, between(difference.ci).strip(" ()"))
 
 
 def _kind(row: WayRow) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,8 +15,9 @@ from adawise.text import LEVEL, counted, listed, points, points_between, three, 
 from adawise_lab.chronological.result import BEST_EACH, ChronologicalResult, WayRow
 from adawise_lab.chronological.served import WARM
 from adawise_lab.evaluate.references import BEST_FIXED, FINE_TUNED, MIDDLE, ZERO_SHOT
-from adawise_lab.evaluate.result import Difference
+from adawise_lab.evaluate.result import Difference, Interval
 
+_FEW = 5  # cameras, below which intervals over cameras say little
 NAMES = {
     ZERO_SHOT: "zero-shot",
     MIDDLE: "alpha .5",
@@ -45,6 +47,8 @@ def sentences(result: ChronologicalResult) -> Iterator[str]:
     for name in (FINE_TUNED, MIDDLE, WARM, AUTO):
         row = result.row(name)
         yield f"{NAMES[name].capitalize()} against zero-shot: {_difference(row.versus[ZERO_SHOT])} points."
+    if result.tested < _FEW:
+        yield f"{counted(result.tested, 'camera')} only: what holds for other cameras is hardly known from this."
     below = [f"{NAMES[n]} at {_share(result.row(n))}" for n in (FINE_TUNED, MIDDLE, WARM, AUTO)]
     yield f"Below zero-shot, of {counted(result.tested, 'camera')}: {listed(below)}."
     best, each = (result.row(WARM).versus[name] for name in (BEST_FIXED, BEST_EACH))
@@ -132,7 +136,12 @@ def _table(name: str, first: str, caption: str) -> Table:
 
 
 def _difference(difference: Difference) -> str:
-    return f"{points(difference.difference)} ({points_between(difference.ci)})"
+    return f"{points(difference.difference)}{between(difference.ci)}"
+
+
+def between(ci: Interval) -> str:
+    """Format the interval of a difference, in points and in parentheses; nothing for one camera, which has none."""
+    return "" if math.isnan(ci[0]) else f" ({points_between(ci)})"
 
 
 def _short(difference: Difference | None) -> str:
@@ -140,7 +149,7 @@ def _short(difference: Difference | None) -> str:
     if difference is None:
         return ""
     low, high = difference.ci
-    return f"{points(difference.difference)} ±{50 * (high - low):.1f}"
+    return points(difference.difference) + ("" if math.isnan(low) else f" ±{50 * (high - low):.1f}")
 
 
 def _share(row: WayRow) -> str:

@@ -7,6 +7,7 @@ not, and rows that are compared share the drawn cameras.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -203,9 +204,9 @@ def _row(name: str, title: str, accuracy: Mapping[str, Floats], *, scene: bool) 
         name=name,
         scene=scene,
         accuracy=_mean(table),
-        accuracy_ci=interval(_resampled(table)),
+        accuracy_ci=_interval(_resampled(table)),
         below_zero_shot=_mean(below),
-        below_zero_shot_ci=interval(_resampled(below)),
+        below_zero_shot_ci=_interval(_resampled(below)),
         versus={other: _difference(table, accuracy[other]) for other in dict.fromkeys(against) if other != title},
         by_interval=tuple(_over(table, axis=0).tolist()),
     )
@@ -221,7 +222,7 @@ def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], reca
     return replace(
         row,
         macro_recall=_mean(own),
-        macro_recall_ci=interval(_resampled(own)),
+        macro_recall_ci=_interval(_resampled(own)),
         recall_versus_zero_shot=_difference(own, recall[ZERO_SHOT]),
         ece=calibration_error(*(np.concatenate([getattr(a, n) for a in answers]) for n in ("correct", "confidence"))),
         nll=None if way.scene else _mean(nll),
@@ -232,7 +233,7 @@ def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], reca
 
 def _difference(table: Floats, other: Floats) -> Difference:
     """Return the difference of two means over cameras; both are of the same cells, and share the drawn cameras."""
-    return Difference(_mean(table) - _mean(other), interval(_resampled(table) - _resampled(other)))
+    return Difference(_mean(table) - _mean(other), _interval(_resampled(table) - _resampled(other)))
 
 
 def macro_recall(correct: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
@@ -253,6 +254,11 @@ def _table(cells: Sequence[ServedCell], shape: tuple[int, ...], value: Callable[
     for cell in cells:
         table[cell.camera, cell.interval] = value(cell)
     return table
+
+
+def _interval(samples: Floats) -> Interval:
+    """Return the interval of resampled values; nan for one camera, of which nothing can be drawn."""
+    return (math.nan, math.nan) if np.isnan(samples).all() else interval(samples)
 
 
 def _accuracy(way: ServedWay, cell: ServedCell) -> float:
@@ -290,9 +296,11 @@ def _below(table: Floats, zero_shot: Floats) -> Floats:
 
 
 def _resampled(table: Floats, *, seed: int = 0) -> Floats:
-    """Return the mean over cameras in each of 1,000 resamples of the tested cameras, `[1000]`."""
+    """Return the mean over cameras in each of 1,000 resamples of the tested cameras, `[1000]`; nan if there is one."""
     each = _over(table, axis=1)
     each = each[~np.isnan(each)]
+    if len(each) < 2:
+        return np.full(RESAMPLES, np.nan)
     drawn = np.random.default_rng(seed).integers(len(each), size=(RESAMPLES, len(each)))
     means: Floats = each[drawn].mean(axis=1)
     return means

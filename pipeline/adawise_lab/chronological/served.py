@@ -1,7 +1,8 @@
 """Service of each camera in an interval: the worker's own search on looked-up logits, batch by batch.
 
-A camera's images come in the order of time, in batches as a worker makes them. What a camera has learned ends with the
-pair's turn, as it does at a switch of pairs; it goes on if `keeps`, as with `--state keep` there.
+A camera's images come in the order of time, in whole batches, as a worker serves a backlog whose messages came
+together: live it closes a batch after batch.max_age_s, and begins anew after search.forget_after_s. What a camera has
+learned ends with the pair's turn, as it does at a switch of pairs; it goes on if `keeps`, as with `--state keep` there.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ resumed if it was stopped. One model is in memory at a time.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from adawise.app.model import ModelPair, load_model
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.card.card import Card
 from adawise.clip.classifier import digest
-from adawise.errors import DivergedError
+from adawise.errors import CardError, CheckpointError, DivergedError, ImagesUnusable, SettingsError, TrainingError
 from adawise.labels.folders.samples import Samples
 from adawise.ports import Classifier, Round
 from adawise.records import Selection
@@ -80,12 +82,12 @@ class Trainer:
             CheckpointError: theta_0 cannot be loaded.
             SettingsError: as of `finetune`.
         """
-        cache.mkdir(parents=True, exist_ok=True)
         model = settings.model
         if model.classes is None:
             # One list for all pairs: a worker's streams begin anew where the names change.
             file = cache / f"classes@{digest(chr(10).join(samples.classes))}.txt"
-            file.write_text("".join(f"{name}\n" for name in samples.classes), encoding="utf-8")
+            if not file.exists():
+                file.write_text("".join(f"{name}\n" for name in samples.classes), encoding="utf-8")
             model = model.model_copy(update={"classes": file})
         recipe = settings.finetune.model_copy(update={"rehearsal": False, "tensorboard": False, "mlflow": False})
         model = model.model_copy(update={"theta_1": None, "card": None})
@@ -122,11 +124,13 @@ class Trainer:
                 self.settings, self.samples.part(kept), place, resume=resume, overwrite=not resume
             )
             try:
-                if finetune(request) is None:
-                    raise TrainingStopped
-            except DivergedError as error:
+                with _remedied(place):
+                    if finetune(request) is None:
+                        raise TrainingStopped
+            except (DivergedError, ImagesUnusable) as error:
                 _log.warning("training_failed", folder=str(place), error=str(error))
-                return replace(made, why="the training diverged")
+                diverged = isinstance(error, DivergedError)
+                return replace(made, why="the training diverged" if diverged else "images that cannot be read")
         if folder.rejected.record.exists():
             return replace(made, why="the pair must not serve")
         return replace(made, settings=_serving(self.settings, folder))
@@ -139,15 +143,20 @@ class Trainer:
         Raises:
             ImagesUnusable: no image can be decoded.
         """
-        model = _load(trained)
+        model = self._load(trained)
         table, kept = self._table(model, model.classifier, rows, model.classifier.fingerprint)
         assert model.card is not None  # `_serving` names it
         return table, kept, model.card
 
     def zero_shot(self, trained: Trained, rows: Sequence[int]) -> tuple[LogitTable, list[int]]:
         """Return the logits of images by theta_0, which is that of any pair, as a table of alphas 0 and 1."""
-        model = _load(trained)
+        model = self._load(trained)
         return self._table(model, ZeroShotAlone(model.classifier), rows, f"theta_0 of {model.classifier.fingerprint}")
+
+    def _load(self, trained: Trained) -> ModelPair:
+        assert trained.settings is not None
+        with _remedied(self.cache / trained.name):
+            return load_model(trained.settings.model, trained.settings.decode)
 
     def _table(
         self, model: ModelPair, classifier: Classifier, rows: Sequence[int], fingerprint: str
@@ -201,9 +210,42 @@ def _serving(settings: Settings, folder: Folder) -> Settings:
     return settings.model_copy(update={"model": settings.model.model_copy(update=made)})
 
 
-def _load(trained: Trained) -> ModelPair:
-    assert trained.settings is not None
-    return load_model(trained.settings.model, trained.settings.decode)
+@contextmanager
+def _remedied(place: Path) -> Iterator[None]:
+    """Raise TrainingError, with what to do about a folder of a training, for one that cannot be used."""
+    try:
+        yield
+    except (DivergedError, ImagesUnusable):
+        raise
+    except (TrainingError, CardError, CheckpointError) as error:
+        raise TrainingError(
+            f"{place}: {str(error).rstrip('.')}. The same command goes on with this training; if it fails again, "
+            "remove the folder, and it is trained anew."
+        ) from error
+
+
+@contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Create a folder of trainings, and hold it: two runs would replace each other's files.
+
+    Raises:
+        SettingsError: another run has it, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((cache / "lock").open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f"--cache {cache.parent}: another run of a protocol uses it. Wait for its end, or name another folder."
+            ) from error
+        except OSError as error:
+            raise SettingsError(
+                f"--cache {cache.parent}: trainings cannot be kept there ({error.strerror or error}). Name a folder "
+                "that can be written."
+            ) from error
+        yield
 
 
 def _plain(name: str) -> str:

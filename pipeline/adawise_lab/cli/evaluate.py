@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -172,6 +172,12 @@ class EvaluateCommand(Command):
         if "protocol" in options:
             return frozenset({"finetune", "decode", "log"})
         return frozenset({"model", OWN_CLASSES, "decode", "log"} if "images" in options else {"log"})
+
+    @classmethod
+    @override
+    def without_effect(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        """Return the recipe where nothing is trained, and the pair and the card where a protocol makes its own."""
+        return ("model.theta_1", "model.card") if "protocol" in options else ("finetune",)
 
     @classmethod
     @override

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from adawise.decode.codec import open_image
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.rendition import AS_OPEN_CLIP
-from adawise.errors import FatalError, InvalidMessage, SettingsError
+from adawise.errors import FatalError, ImagesUnusable, InvalidMessage
 from adawise.labels.folders.samples import Samples
 
 _STRETCH = 4 / 3  # of a crop's aspect ratio relative to the image's, at most, either way
@@ -125,9 +125,9 @@ class Images:
             return rows, None
         return rows, (torch.stack(pixels), torch.tensor([label for image, label in decoded if image is not None]))
 
-    def _unreadable(self, rows: Sequence[int]) -> SettingsError:
+    def _unreadable(self, rows: Sequence[int]) -> ImagesUnusable:
         name = self._samples.names[rows[0]]
-        return SettingsError(
+        return ImagesUnusable(
             f"{self._samples.where}: none of {len(rows)} images can be read, such as {name}: {self.skipped[name]}. "
             "Give JPEG, PNG, WebP or BMP images."
         )

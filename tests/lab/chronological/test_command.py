@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from adawise_lab.chronological.served import NAMES
+from adawise_lab.chronological.trained import alone
 from adawise_lab.evaluate.references import FINE_TUNED, ZERO_SHOT
 from adawise_lab.finetune.folder import Folder
 from tests.lab.chronological.site import EACH, QUICK, Seen, three_cameras, write_site
@@ -41,9 +43,9 @@ def logs(logs_of_this_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield logs
 
 
-def prepared(place: Path, theta_0: PairFolder, seen: list[Seen], *, broken_from: float = 9.0) -> Path:
+def prepared(place: Path, theta_0: PairFolder, seen: list[Seen], *, broken: tuple[float, float] = (9.0, 9.0)) -> Path:
     """A folder with the recording `site` and the settings of theta_0."""
-    write_site(place / "site", seen, broken_from=broken_from)
+    write_site(place / "site", seen, broken=broken)
     lines = [f"theta_0 = '{theta_0.theta_0}'", f"architecture = '{theta_0.theta_0}'"]
     lines += ["device = 'cpu'", "precision = 'fp32'", "threads = 1"]
     (place / "adawise.toml").write_text("[model]\n" + "\n".join(lines))
@@ -187,10 +189,53 @@ def test_a_camera_of_its_own_model_is_served_by_theta_0_where_none_can_be_traine
 def test_an_interval_whose_images_are_broken_does_not_count(
     tmp_path: Path, theta_0: PairFolder, capsys: Captured, logs: Logs
 ) -> None:
-    home = prepared(tmp_path, theta_0, three_cameras(), broken_from=2.0)
+    home = prepared(tmp_path, theta_0, three_cameras(), broken=(2.0, 9.0))
     result = result_of(home, capsys)
     assert {cell["interval"] for cell in result["cells"]} == {1}
     assert [log["interval"] for log in logs if log["event"] == "interval_left_out"] == [3]
+
+
+@pytest.mark.check("lab")
+def test_a_training_whose_images_are_broken_leaves_theta_0_alone(
+    tmp_path: Path, theta_0: PairFolder, capsys: Captured
+) -> None:
+    result = result_of(prepared(tmp_path, theta_0, three_cameras(), broken=(0.0, 1.0)), capsys)
+    assert [one["pair"] for one in result["trainings"]] == [False, True]
+    assert result["trainings"][0]["why"] == "images that cannot be read"
+    assert {cell["interval"] for cell in result["cells"]} == {1, 2}
+
+
+@pytest.mark.check("lab")
+def test_a_damaged_training_is_named_with_what_to_do(
+    whole: Callable[[], Ran], tmp_path: Path, capsys: Captured, logs: Logs
+) -> None:
+    home = Path(shutil.copytree(whole().home, tmp_path / "home"))
+    first, *_ = sorted((home / "runs/tables/chronological").glob("all-001@*"))
+    Folder(first).card.write_text("{")
+    assert adawise(home, *FLAGS, "--scene.prior", "beside") == 1
+    error = capsys.readouterr().err
+    assert str(first.relative_to(home)) in error
+    assert "remove the folder, and it is trained anew" in error
+    shutil.rmtree(first)
+    logs.clear()
+    assert result_of(home, capsys, "--scene.prior", "beside") == whole().result
+    assert trainings(logs) == 1
+
+
+def test_two_runs_do_not_share_a_cache(home: Path, capsys: Captured) -> None:
+    with alone(home / "runs/tables/chronological"):
+        error = refused(home, capsys, *FLAGS)
+    assert "another run of a protocol uses it. Wait for its end" in error
+
+
+@pytest.mark.parametrize("flags", [("-o", "adawise.toml/out"), ("--cache", "adawise.toml")])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(
+    home: Path, capsys: Captured, logs: Logs, flags: tuple[str, ...]
+) -> None:
+    error = refused(home, capsys, *FLAGS, *flags)
+    assert f"{flags[0]} adawise.toml" in error
+    assert "Name a folder that can be written" in error
+    assert trainings(logs) == 0
 
 
 @pytest.mark.check("lab")
@@ -220,6 +265,12 @@ def test_a_run_that_is_stopped_in_a_training_ends_as_commands_do(
     assert "the same `adawise evaluate` goes on" in err
 
 
+def test_a_recipe_without_a_training_is_refused(home: Path, capsys: Captured) -> None:
+    error = refused(home, capsys, "evaluate", "--logits", "tables", "--finetune.epochs", "3")
+    assert "--finetune.epochs" in error
+    assert "it has no effect with these options; leave it out" in error
+
+
 def test_a_site_that_shows_one_class_only_is_refused(tmp_path: Path, theta_0: PairFolder, capsys: Captured) -> None:
     seen = [replace(one, label=CLASSES[0]) for one in three_cameras()]
     assert "there is nothing to distinguish" in refused(prepared(tmp_path, theta_0, seen), capsys, *FLAGS)
@@ -232,6 +283,7 @@ def test_a_site_on_which_nothing_can_be_trained_is_refused(
     error = refused(prepared(tmp_path, theta_0, seen), capsys, *FLAGS)
     assert "no pair could be trained" in error
     assert "fewer than two classes" in error
+    assert "from 2026-01-01 to 2026-01-03" in error
 
 
 def test_only_a_recording_has_cameras_and_times(home: Path, capsys: Captured) -> None:
@@ -257,6 +309,8 @@ def test_only_a_recording_has_cameras_and_times(home: Path, capsys: Captured) ->
         (("--images", "site", "--intervals", "3", "--shows", "few5"), "--shows"),
         (("--images", "site", "--intervals", "3", "--groups", "a=b"), "--groups"),
         (("--images", "site", "--intervals", "3", "--curve"), "--curve"),
+        (("--images", "site", "--intervals", "3", "--model.theta-1", "a.pt"), "--model.theta-1"),
+        (("--images", "site", "--intervals", "3", "--model.card", "card.json"), "--model.card"),
     ],
 )
 def test_what_makes_no_sense_with_the_protocol_is_refused(

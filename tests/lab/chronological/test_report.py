@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -66,6 +67,20 @@ def test_sentences_say_what_was_gained_lost_and_left_out(result: ChronologicalRe
     assert "2 trainings, each on the images of one camera up to an interval." in text
     assert "1 (fewer than two classes with two images each): theta_0 alone served 4 of 12 tested images" in text
     assert "3 images were left out, because nothing says when." in text
+
+
+def test_one_camera_is_shown_without_intervals(result: ChronologicalResult) -> None:
+    one = result_of([with_scene(cell(0, 1, zero="++--", half="+++-", tuned="+---"))], result.setting)
+    text = " ".join(sentences(one))
+    assert "Fine-tuned against zero-shot: −25.0 points." in text
+    assert "1 camera only: what holds for other cameras is hardly known from this." in text
+    out = StringIO()
+    show(one, paper(out))
+    html = page(one, COMMAND, created_at="2026-12-01")
+    assert "nan" not in text + out.getvalue()
+    assert not re.search(r"nan to nan|>nan|nan<|nan%", html)
+    assert "±" not in out.getvalue()
+    assert 'class="better"' not in html
 
 
 def test_the_terminal_has_every_way_and_every_tested_interval(result: ChronologicalResult) -> None:

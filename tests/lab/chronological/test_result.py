@@ -108,6 +108,13 @@ def test_intervals_are_over_cameras_and_rows_share_the_drawn_ones() -> None:
     assert low < tuned.below_zero_shot == 0.5 < high
 
 
+def test_one_camera_has_no_intervals() -> None:
+    one = result(cell(0, 1, zero="+-", half="++", tuned="--"), cameras=1).row(FINE_TUNED)
+    assert one.versus[ZERO_SHOT].difference == -0.5
+    for ci in (one.versus[ZERO_SHOT].ci, one.accuracy_ci, one.below_zero_shot_ci, one.macro_recall_ci):
+        assert np.isnan(ci or ()).tolist() == [True, True]
+
+
 def test_a_camera_that_was_not_tested_counts_nowhere(two: ChronologicalResult) -> None:
     three = result(*(cell(c, 1, zero="++", half="+-", tuned="--") for c in (0, 2)), cameras=3)
     assert three.tested == 2
