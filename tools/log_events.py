@@ -291,8 +291,8 @@ EVENTS: dict[str, LoggedEvent] = {
         "`evaluate --protocol chronological` trains on the images up to an interval of time, `until`."
     ),
     "training_failed": LoggedEvent(
-        "A training of the protocol diverged, and theta_0 alone serves the interval after it.",
-        "Lower finetune.learning_rate.",
+        "A training of the protocol diverged, or could not read its images: theta_0 alone serves the next interval.",
+        "The line says which: lower finetune.learning_rate, or see to the images.",
     ),
     "interval_left_out": LoggedEvent(
         "No image of an interval can be decoded, and the protocol goes on without it.", "The line says why."

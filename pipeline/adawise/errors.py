@@ -182,7 +182,7 @@ class PairTooLarge(SettingsError):
 
 
 class ImagesUnusable(SettingsError):
-    """None of the images that a table is to be made of can be decoded."""
+    """None of the images of a table, or of a batch, can be decoded."""
 
 
 class CheckpointError(FatalError):

@@ -60,9 +60,9 @@ def read(
             source.resume(found.assigned[:1])  # the others wait, so that the ends of their logs are asked for
             for tp in assigned:
                 source.lag(tp)  # what a worker logs after each segment
-            if len(offsets) == 1 and EACH in map(len, offsets.values()):
+            # Ends of logs are asked for only while a partition waits: until the planned call has come.
+            if plan.has_ended and len(offsets) == 1 and EACH in map(len, offsets.values()):
                 source.resume([*assigned])
-            # A planned call that no poll made so far comes with one of the next.
             if sum(map(len, offsets.values())) >= EACH * PARTITIONS and plan.has_ended:
                 break
         return offsets, assigned

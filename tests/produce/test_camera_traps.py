@@ -155,7 +155,7 @@ def test_whole_numbers_may_have_a_point(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_files_is_no_list_of_images(tmp_path: Path) -> None:
     found = site(tmp_path, document([image(0)], {}))
-    with pytest.raises(SettingsError, match=r"No such file.*Name the folder as SOURCE that each file_name"):
+    with pytest.raises(SettingsError, match=r"No such file.*name the folder as SOURCE that each file_name"):
         list(open_site(found, max_message_bytes=ROOM_BYTES + 10_000))
 
 

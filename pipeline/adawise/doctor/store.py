@@ -110,8 +110,9 @@ def shortlists(known: Known) -> CheckResult:
     listed = counted(sum(row.listed > 0 for row in rows), "camera")
     return warn_if_any(
         found,
-        f"within the last hour {listed} served under a shortlist surely showed nothing that it lacked. What else is "
-        f"left out now is not compared: `adawise shortlists {known.settings.sink.root}` names what cameras show",
+        f"of {listed} that served under a shortlist within the last hour, none often showed what it lacked and lacks "
+        f"still. What else is left out now is not compared: `adawise shortlists {known.settings.sink.root}` names what "
+        "cameras show",
     )
 
 

@@ -22,7 +22,8 @@ _BEGINS, _ENDS = frozenset({"start_map", "start_array"}), frozenset({"end_map", 
 def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, int, object]]:
     """Yield the name of the list, the number and the value of each entry, in the order of the document.
 
-    The lists are those that the outermost object has under `names`. Numbers count from 1.
+    The lists are those that the outermost object has under `names`. Numbers count from 1. Half an escaped pair in a
+    text (a lone surrogate) is read as a question mark.
 
     Raises:
         ValueError: it is no JSON object in UTF-8, one of `names` is there twice or is no list, a value is too large or
@@ -57,6 +58,8 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
                 raise ValueError(f"more than {_DEEPEST} levels are nested")
     except (ijson.JSONError, ValueError) as error:
         why = _reason(str(error)) if isinstance(error, ijson.JSONError) else str(error)
+        if name and "invalid char in json" in why:
+            why += " (such as NaN, which JSON does not have)"
         place = f", after entry {number:,} of {name}" if number else ""
         raise ValueError(f"{why}{place}") from None
 
@@ -64,8 +67,7 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
 def _reason(text: str) -> str:
     """Return yajl's words for a mistake, without its picture of the place."""
     found = re.search(r"error: (.+?)\.?(?:\n|\\n|$)", text)
-    why = found[1] if found else text
-    return f"{why} (such as NaN, which JSON does not have)" if "invalid char in json" in why else why
+    return found[1] if found else text
 
 
 class _Bounded:

@@ -19,7 +19,7 @@ from adawise.produce.camera_traps import TrapSite
 from adawise.produce.files import FileShots, Shot, list_file, list_folder, shuffled
 from adawise.produce.video import VideoShots
 
-_OF_SITE = "Name the folder as SOURCE that each file_name of the document is relative to."
+_OF_SITE = "Where they are not there, name the folder as SOURCE that each file_name of the document is relative to."
 ROOM_BYTES = 64 * 1024  # for key, headers and Arrow's own bytes around the images of a message
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 from contextlib import suppress
 from datetime import datetime
@@ -81,8 +82,9 @@ class SharedFile(io.RawIOBase):
             return b""
         try:
             data = bytes(obstore.get_range(self._store, self._key, start=first, end=until))
-        except BaseError:
-            if self._has_changed():
+        except BaseError as error:
+            # A place behind the end, of which the store says so: else the store itself may have failed.
+            if re.search(r"\brange\b|\b416\b", str(error), re.IGNORECASE) and self._has_changed():
                 raise self._changed(first, until, 0) from None
             raise
         if len(data) != until - first:

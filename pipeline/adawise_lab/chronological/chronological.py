@@ -92,7 +92,7 @@ def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTim
         cameras=times.cameras,
         edges_us=times.edges_us,
         images=tuple(times.images(k) for k in range(times.intervals)),
-        alphas=alphas,
+        alphas=alphas or (0.0, 1.0),  # where theta_0 alone served
         train=request.train,
         keeps=request.keeps,
         scene="off" if scene.prior == "off" else "prior" if scene.smoothing == "off" else "prior and smoothing",

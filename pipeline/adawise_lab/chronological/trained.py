@@ -130,7 +130,9 @@ class Trainer:
             except (DivergedError, ImagesUnusable) as error:
                 _log.warning("training_failed", folder=str(place), error=str(error))
                 diverged = isinstance(error, DivergedError)
-                return replace(made, why="the training diverged" if diverged else "images that cannot be read")
+                return replace(
+                    made, why="the training diverged" if diverged else "a batch of images that cannot be read"
+                )
         if folder.rejected.record.exists():
             return replace(made, why="the pair must not serve")
         return replace(made, settings=_serving(self.settings, folder))
@@ -215,13 +217,14 @@ def _remedied(place: Path) -> Iterator[None]:
     """Raise TrainingError, with what to do about a folder of a training, for one that cannot be used."""
     try:
         yield
-    except (DivergedError, ImagesUnusable):
+    except DivergedError:
         raise
-    except (TrainingError, CardError, CheckpointError) as error:
-        raise TrainingError(
-            f"{place}: {str(error).rstrip('.')}. The same command goes on with this training; if it fails again, "
-            "remove the folder, and it is trained anew."
-        ) from error
+    except TrainingError as error:
+        remedy = "The same command goes on with this training; if what is stored of it is damaged, remove the folder"
+        raise TrainingError(f"{place}: {str(error).rstrip('.')}. {remedy}.") from error
+    except (CardError, CheckpointError) as error:
+        remedy = "Remove the folder, and the same command trains it anew"
+        raise TrainingError(f"{place}: {str(error).rstrip('.')}. {remedy}.") from error
 
 
 @contextmanager

@@ -37,8 +37,8 @@ def three_cameras() -> list[Seen]:
     return seen
 
 
-def write_site(path: Path, seen: Sequence[Seen], *, broken: tuple[float, float] = (9.0, 9.0)) -> Path:
-    """A recording of these images, without times of the broker; those from one day up to another are cut off."""
+def write_site(path: Path, seen: Sequence[Seen], *, broken: Sequence[float] = ()) -> Path:
+    """A recording of these images, without times of the broker; those of the days `broken` are cut off."""
     messages = []
     for offset, one in enumerate(seen):
         headers: list[tuple[str, bytes | None]] = []
@@ -47,7 +47,7 @@ def write_site(path: Path, seen: Sequence[Seen], *, broken: tuple[float, float] 
             headers += written_headers("image/png", at_us, str(offset), label=one.label)
         else:
             headers += [("content-type", b"image/png"), ("label", one.label.encode())]
-        is_broken = one.day is not None and broken[0] <= one.day < broken[1]
+        is_broken = one.day is not None and int(one.day) in broken
         image = png(one.label, seed=offset)[: 200 if is_broken else None]
         messages.append(Message("frames", 0, offset, one.camera.encode(), image, tuple(headers)))
     write_messages(path, messages)

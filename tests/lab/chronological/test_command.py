@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
@@ -43,7 +43,7 @@ def logs(logs_of_this_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield logs
 
 
-def prepared(place: Path, theta_0: PairFolder, seen: list[Seen], *, broken: tuple[float, float] = (9.0, 9.0)) -> Path:
+def prepared(place: Path, theta_0: PairFolder, seen: list[Seen], *, broken: Sequence[int] = ()) -> Path:
     """A folder with the recording `site` and the settings of theta_0."""
     write_site(place / "site", seen, broken=broken)
     lines = [f"theta_0 = '{theta_0.theta_0}'", f"architecture = '{theta_0.theta_0}'"]
@@ -189,7 +189,7 @@ def test_a_camera_of_its_own_model_is_served_by_theta_0_where_none_can_be_traine
 def test_an_interval_whose_images_are_broken_does_not_count(
     tmp_path: Path, theta_0: PairFolder, capsys: Captured, logs: Logs
 ) -> None:
-    home = prepared(tmp_path, theta_0, three_cameras(), broken=(2.0, 9.0))
+    home = prepared(tmp_path, theta_0, three_cameras(), broken=[2])
     result = result_of(home, capsys)
     assert {cell["interval"] for cell in result["cells"]} == {1}
     assert [log["interval"] for log in logs if log["event"] == "interval_left_out"] == [3]
@@ -199,10 +199,19 @@ def test_an_interval_whose_images_are_broken_does_not_count(
 def test_a_training_whose_images_are_broken_leaves_theta_0_alone(
     tmp_path: Path, theta_0: PairFolder, capsys: Captured
 ) -> None:
-    result = result_of(prepared(tmp_path, theta_0, three_cameras(), broken=(0.0, 1.0)), capsys)
+    result = result_of(prepared(tmp_path, theta_0, three_cameras(), broken=[0]), capsys)
     assert [one["pair"] for one in result["trainings"]] == [False, True]
-    assert result["trainings"][0]["why"] == "images that cannot be read"
+    assert result["trainings"][0]["why"] == "a batch of images that cannot be read"
     assert {cell["interval"] for cell in result["cells"]} == {1, 2}
+
+
+@pytest.mark.check("lab")
+def test_theta_0_alone_makes_a_result(tmp_path: Path, theta_0: PairFolder, capsys: Captured) -> None:
+    """The first training has no pair, and the interval of the second one cannot be read."""
+    result = result_of(prepared(tmp_path, theta_0, three_cameras(), broken=[0, 2]), capsys)
+    assert {cell["interval"] for cell in result["cells"]} == {1}
+    accuracies = {row["accuracy"] for row in result["rows"]}
+    assert len(accuracies) == 1
 
 
 @pytest.mark.check("lab")
@@ -215,7 +224,7 @@ def test_a_damaged_training_is_named_with_what_to_do(
     assert adawise(home, *FLAGS, "--scene.prior", "beside") == 1
     error = capsys.readouterr().err
     assert str(first.relative_to(home)) in error
-    assert "remove the folder, and it is trained anew" in error
+    assert "Remove the folder, and the same command trains it anew" in error
     shutil.rmtree(first)
     logs.clear()
     assert result_of(home, capsys, "--scene.prior", "beside") == whole().result
