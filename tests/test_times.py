@@ -59,6 +59,7 @@ def test_processor_time_goes_to_the_test_or_the_child_that_spent_it(measured: tu
     assert found["fixtures"]["dear (module)"]["cpu_s"] >= 0.19
 
 
+@pytest.mark.check("tools")
 def test_the_end_of_a_run_names_the_slowest_files_and_the_total(measured: tuple[dict[str, Any], str]) -> None:
     found, result = measured
     assert "slowest 10 files" in result

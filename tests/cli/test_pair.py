@@ -522,6 +522,7 @@ def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_r
     assert yard.listed()["workers"] == []
 
 
+@pytest.mark.check("brokers")
 def test_a_worker_that_is_killed_while_it_is_waited_for_is_told(yard: Yard, other: PairFolder) -> None:
     assert yard.stage(other)[0] == 0
     with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
@@ -566,6 +567,7 @@ def test_a_damaged_document_is_named_with_what_to_do(yard: Yard) -> None:
         assert layout.pair_key(0) in output
 
 
+@pytest.mark.check("brokers")
 def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yard, other: PairFolder) -> None:
     assert yard.stage(other)[0] == 0
     yard.store.put(layout.worker_key("two"), b"{half")
@@ -587,6 +589,7 @@ def test_the_unit_of_systemd_refuses_what_the_next_test_does() -> None:
     assert {"SystemCallFilter=~@privileged @resources", "SystemCallErrorNumber=EPERM"} <= set(unit)
 
 
+@pytest.mark.check("deploy")
 def test_a_pair_is_staged_and_switched_to_where_no_priority_may_be_changed(
     tmp_path: Path, pair_folder: PairFolder, other: PairFolder
 ) -> None:

@@ -80,6 +80,7 @@ def ends(*_: object) -> None:
     raise _Ended
 
 
+@pytest.mark.check("brokers")
 def test_a_leader_that_ends_before_it_has_dealt_out_the_partitions_leaves_them_to_others() -> None:
     """It stayed the leader: nobody who joined that group later ever got a partition."""
     with EmbeddedBroker() as embedded:

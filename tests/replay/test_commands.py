@@ -33,6 +33,7 @@ def segments(root: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.check("replay")
 def test_a_recording_with_a_limit_is_continued_by_the_same_command_without_touching_what_is_there(
     recorded: Recorded, tmp_path: Path, capsys: Captured
 ) -> None:

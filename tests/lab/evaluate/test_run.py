@@ -58,6 +58,7 @@ def test_a_run_serves_what_the_workers_adaptation_serves(classifier: PairClassif
     as_the_worker(classifier, strategy, None)
 
 
+@pytest.mark.check("lab")
 def test_a_run_of_a_pair_with_shared_layers_serves_what_the_worker_serves_at_the_price_of_its_card(
     tmp_path: Path,
 ) -> None:
@@ -70,7 +71,14 @@ def test_a_run_of_a_pair_with_shared_layers_serves_what_the_worker_serves_at_the
     assert sum(cut) > sum(whole), "cheaper probes are made more often"
 
 
-@pytest.mark.parametrize(("strategy", "smooths"), [("warm", False), ("warm", True), ("fixed", True)])
+@pytest.mark.parametrize(
+    ("strategy", "smooths"),
+    [
+        pytest.param("warm", False, marks=pytest.mark.check("lab")),
+        ("warm", True),
+        pytest.param("fixed", True, marks=pytest.mark.check("lab")),
+    ],
+)
 def test_the_scene_of_a_run_is_the_workers(
     classifier: PairClassifier, strategy: str, smooths: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,7 @@ def four_classes(folder: Path) -> Path:
     return place
 
 
+@pytest.mark.check("lab")
 def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at_their_price(
     folder: Path, capsys: Captured
 ) -> None:
@@ -548,6 +549,7 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, cap
     assert not checkpoint.exists()
 
 
+@pytest.mark.check("lab")
 def test_a_signal_ends_a_run_in_order_and_resume_goes_on(folder: Path) -> None:
     long = ("--finetune.epochs", "2000", "--finetune.patience", "2000")
     flags = ("finetune", "--labelled", "images", "-o", "out", *QUICK, *long)

@@ -53,6 +53,7 @@ def folder(tmp_path: Path, pair_folder: PairFolder, shapes: Path) -> Path:
     return place
 
 
+@pytest.mark.check("lab")
 def test_each_number_of_blocks_is_trained_as_the_command_trains_it_and_one_is_chosen(
     folder: Path, capsys: Captured
 ) -> None:
