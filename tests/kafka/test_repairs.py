@@ -3,22 +3,25 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.cluster import ClusterMetadata
 from kafka.coordinator.base import Generation
 from kafka.errors import CorruptRecordError
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaTCPTransport
+from kafka.producer.sender import Sender
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from adawise.kafka import repairs
 from adawise.kafka.source import KafkaSource
 from adawise.ports import Poll
-from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.kafka.sources import DEADLINE_S, BytesName, numbered, open_source, poll_until, produce, take_over
 
 Record = tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]
@@ -352,3 +355,45 @@ def test_without_the_repair_it_is_left_behind(
     assert left_behind_by_one_that_was_joining(broker, topic(2))
     monkeypatch.undo()
     repairs.install()
+
+
+def turns_between_answers(broker: Broker, name: str, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Return how often a producer's thread turns between two answers about metadata, once the topic is deleted."""
+    create_topic(broker, name)
+    counts: Counter[str] = Counter()
+    began = threading.Event()
+    enough = threading.Event()
+    run_once, update = Sender.run_once, ClusterMetadata.update_metadata
+
+    def turn(self: Sender) -> None:
+        counts["turns"] += began.is_set()
+        run_once(self)
+
+    def answer(self: ClusterMetadata, metadata: object) -> None:
+        update(self, metadata)
+        if self is producer._metadata and self.leader_for_partition(TopicPartition(name, 0)) is None:
+            began.set()
+            counts["answers"] += 1
+            if counts["answers"] == 5:
+                enough.set()
+
+    monkeypatch.setattr(Sender, "run_once", turn)
+    with closing(KafkaProducer(bootstrap_servers=broker.bootstrap_servers, metadata_max_age_ms=100)) as producer:
+        producer.send(name, b"before").get(DEADLINE_S)
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
+            admin.delete_topics([name])
+        monkeypatch.setattr(ClusterMetadata, "update_metadata", answer)
+        assert enough.wait(DEADLINE_S)
+    return counts["turns"] / counts["answers"]
+
+
+def test_a_producer_does_not_spin_while_a_topic_is_missing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    repairs.install()
+    assert turns_between_answers(broker, fresh_name("gone"), monkeypatch) < 20
+
+
+@pytest.mark.check("brokers")
+def test_without_the_repair_it_spins(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once this fails, kafka-python waits for an answer by itself, and the repair can go."""
+    monkeypatch.setattr(ClusterMetadata, "request_update", repairs._request_update)
+    assert turns_between_answers(broker, fresh_name("gone"), monkeypatch) > 100

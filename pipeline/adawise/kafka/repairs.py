@@ -38,6 +38,10 @@ Leaving: a broker answers the requests of a connection one after the other, and 
 complete. A member that must stop meanwhile sends its LeaveGroup behind that, waits in vain and vanishes without
 leaving; the group then waits for it. Repaired, a member that is joining leaves over another connection to the same
 broker.
+
+Missing topics: a producer that has ever sent to a topic that is deleted asks for new metadata in each turn of its
+thread, and each request wakes the thread, so that it takes a whole core of the processor until the topic is there again
+(measured: 472 turns between two answers of the broker, in place of 7). Repaired, a request that is pending is not made again.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ from collections.abc import Callable, Iterator
 from functools import partialmethod
 from typing import Any
 
+from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaConnectionError
@@ -69,6 +74,7 @@ _needs_to_join = ConsumerCoordinator.need_rejoin
 _claims = ConsumerCoordinator.group_protocols
 _reset = ConsumerCoordinator.reset_generation
 _leave = ConsumerCoordinator.maybe_leave_group_async
+_request_update = ClusterMetadata.request_update
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
@@ -101,6 +107,7 @@ def install() -> None:
     ConsumerCoordinator.need_rejoin = _needs_to_join_until_joined
     ConsumerCoordinator.reset_generation = _reset_and_begin_to_join_anew
     ConsumerCoordinator.maybe_leave_group_async = _leave_past_a_join
+    ClusterMetadata.request_update = _request_update_once
 
 
 def _read_record_with_any_header_name(batch: Any) -> Any:
@@ -205,3 +212,10 @@ async def _leave_past_a_join(self: Any, *arguments: Any, **options: Any) -> Any:
     if self._join_task is not None and not self._join_task.is_done and own.startswith("coordinator-"):
         self.coordinator_id = int(own.removeprefix("coordinator-"))  # the broker's id, reached over another connection
     return await _leave(self, *arguments, **options)
+
+
+def _request_update_once(self: Any) -> Any:
+    with self._lock:
+        pending = self._future if self._need_update and self._refresh_loop_future is not None else None
+    # The loop that refreshes was woken by the first request, and asks the broker once its pause between two is over.
+    return pending if pending is not None and not pending.is_done else _request_update(self)
