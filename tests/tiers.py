@@ -73,6 +73,8 @@ PARTS: Mapping[str, Part] = {
     "kills": Part(
         "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment"
     ),
+    "worker": Part("whole runs of workers: joins, other class lists, full disks, rewritten logs"),
+    "search": Part("long streams under the search"),
     "brokers": Part("brokers that are killed, frozen, of three, or of other clients: commands and workers wait"),
     "secured": Part("TLS, logins and OAuth", others="docs/guide/security.md"),
     "replay": Part("the long equalities of a replay: rebalances, floods of names, batches of many cameras"),

@@ -17,6 +17,7 @@ def crew_of_one(folder: Path) -> Crew:
     return Crew(lambda number, seat: Role(Settings(), folder / f"{number}.log", folder / "outage"), (), size=1)
 
 
+@pytest.mark.check("chaos")
 def test_a_worker_that_is_dismissed_before_it_began_has_not_given_up(tmp_path: Path) -> None:
     with crew_of_one(tmp_path) as crew:
         crew.dismiss()

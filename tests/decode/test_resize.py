@@ -108,6 +108,7 @@ def output_of(code: str, environment: dict[str, str]) -> str:
     return found.stdout.strip()
 
 
+@pytest.mark.check("models")
 def test_a_processor_that_can_less_has_equal_bits() -> None:
     """Of torch's resizes, and of libjpeg-turbo's JPEG."""
     code = "from tests.decode.test_resize import digest_of_all; print(digest_of_all())"

@@ -133,6 +133,7 @@ def test_numbers_are_of_what_is_judged_and_the_baseline_of_what_was_before(
     assert BEGIN_US <= first_us < BEGIN_US + HOUR_US
 
 
+@pytest.mark.check("drift")
 def test_nights_that_were_left_out_are_read_with_the_next(
     root: Path, tmp_path: Path, capsys: Captured, nights: dict[int, Learned]
 ) -> None:
@@ -280,6 +281,7 @@ def test_night_after_night_in_which_no_camera_sends_is_told(root: Path, tmp_path
         assert found["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}, day
 
 
+@pytest.mark.check("drift")
 def test_tables_of_a_night_in_which_no_camera_sent_are_empty(root: Path, tmp_path: Path) -> None:
     def night(day: int) -> adawise.Analysis:
         since, until = moment(noon(day - 1)), moment(noon(day))
@@ -331,6 +333,7 @@ def test_a_look_at_one_camera_takes_no_night_from_the_others(
     assert read_baseline(kept).hours.equals(read_baseline(other).hours)
 
 
+@pytest.mark.check("drift")
 def test_a_baseline_of_some_cameras_is_learned_anew_for_all(
     root: Path, tmp_path: Path, capsys: Captured, nights: dict[int, Learned]
 ) -> None:

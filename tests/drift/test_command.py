@@ -167,6 +167,7 @@ def test_streams_and_times_narrow_what_is_looked_at(root: Path, capsys: pytest.C
     assert {camera["stream_id"]: len(camera["changes"]) for camera in found["cameras"]} == {"dock": 1, "yard": 0}
 
 
+@pytest.mark.check("drift")
 def test_a_camera_that_ended_is_silent_also_where_it_alone_is_looked_at(tmp_path: Path) -> None:
     still, dead = camera(60, 1, days=3, searched=False), camera(60, 2, days=3, searched=False)
     kept = dead.columns["captured_at"] < BEGIN_US + DAY_US

@@ -66,6 +66,7 @@ def test_another_topic_is_not_recorded_into_the_same_folder(
     assert files_of(recorded.recording) == before
 
 
+@pytest.mark.check("replay")
 def test_a_replay_with_another_strategy_gives_other_alphas_for_the_same_batches(recorded: Recorded, grid: Path) -> None:
     live, other = traces(recorded.live), traces(grid)
     for name in ("stream_id", "batch_number", "images", "first_offset", "last_offset"):
@@ -173,6 +174,7 @@ def test_a_recording_whose_images_were_forgotten_is_replayed_without_them_only_i
     assert "nothing was left to do" in capsys.readouterr().out
 
 
+@pytest.mark.check("replay")
 def test_a_replay_tells_nobody_unless_it_is_asked_and_then_every_row(
     recorded: Recorded, broker: Broker, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Re
     assert_same(tmp_path / "parts", recorded.live)
 
 
+@pytest.mark.check("replay")
 def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

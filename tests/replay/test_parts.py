@@ -32,6 +32,7 @@ def test_a_replay_straight_from_the_topic_equals_the_live_run(recorded: Recorded
     assert diff(recorded, tmp_path / "again", "--whole") == 0
 
 
+@pytest.mark.check("replay")
 def test_what_is_open_at_until_is_left_out_and_all_before_it_is_as_it_was(
     recorded: Recorded, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_replay_goes_on_from_the_states_of_a_segment_exactly_as_the_live_run_d
     assert adawise(recorded.folder, "verify", str(tmp_path / "on")) == 0
 
 
+@pytest.mark.check("replay")
 def test_a_replay_goes_on_from_what_all_partitions_had_at_a_time(recorded: Recorded, tmp_path: Path) -> None:
     chain = [footer for _, footer in read_segment_footers(open_store(str(recorded.live)))]
     moments = sorted(footer.created_at for footer in chain)
@@ -118,6 +120,7 @@ def test_states_that_are_not_there_are_named(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.check("kills")
 def test_a_replay_that_is_killed_goes_on_by_the_same_command(recorded: Recorded, tmp_path: Path) -> None:
     command = ("replay", "recording", "-o", str(tmp_path / "parts"), "--sink.flush-rows", "16")
     with process(recorded.folder, *command, pipe_bytes=4096) as running:

@@ -110,6 +110,7 @@ def test_a_camera_goes_on_from_the_prior_of_its_state(recording: Path, beside: P
     assert all({*SCENE} <= {*pq.read_schema(file).names} for file in files)
 
 
+@pytest.mark.check("replay")
 def test_smoothed_labels_are_beside_rows_that_are_otherwise_the_same(
     beside: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_report_of_several_outputs_is_that_of_one_which_has_all_rows(capsys: C
 
 
 @pytest.mark.usefixtures("at")
+@pytest.mark.check("replay")
 def test_cameras_that_moved_to_another_cluster_have_one_path_and_their_row_ids_are_told_apart(
     capsys: Captured, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_replay_with_the_same_shortlists_is_equal(recording: Path, listed: Pat
     assert not compare(listed, run(recording, tmp_path / "again", shortlists=OF_NORTH)).differs
 
 
+@pytest.mark.check("replay")
 def test_what_the_shortlist_lacks_is_the_same_in_a_replay_and_in_a_compacted_root(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -330,6 +330,7 @@ def test_a_partition_that_comes_twice_as_fast_as_it_is_served_says_so_everywhere
     assert logged == pytest.approx(lag, abs=64.0)
 
 
+@pytest.mark.check("worker")
 def test_a_partition_that_is_served_as_fast_as_it_comes_is_not_behind() -> None:
     now = values(loaded(400.0, arriving_per_s=3.0, served_per_s=4.0).scrape())
     assert max(now["adawise_lag_seconds"].values()) < 30.0

@@ -77,6 +77,7 @@ def test_what_retention_took_is_told_by_the_worker_by_verify_and_by_drift(
     assert f"between {line['newest_before']} and {line['oldest_after']}: deleted" in printed
 
 
+@pytest.mark.check("worker")
 def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_every_row_of_it(
     pair: PairFolder, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def committed(source: KafkaSource, tp: TopicPartition) -> int | None:
 
 
 @pytest.mark.needs("poll_interval_eviction")
+@pytest.mark.check("brokers")
 def test_a_worker_that_is_slower_than_its_group_allows_says_so_comes_back_and_computes_nothing_twice(
     broker: Broker, topic: MakeTopic, caplog: pytest.LogCaptureFixture
 ) -> None:

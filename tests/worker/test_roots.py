@@ -56,6 +56,7 @@ def test_another_group_is_refused_beside_a_live_worker_which_goes_on_undisturbed
     assert output.faults(yard) == []
 
 
+@pytest.mark.check("worker")
 def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_streams(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_sigte
 
 
 @pytest.mark.slow
+@pytest.mark.check("worker")
 def test_a_disk_that_is_full_at_the_start_and_later_is_waited_for_and_nothing_is_lost(
     broker: Broker, topic: MakeTopic, pair: PairFolder, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_zombie_loses_the_race_and_everything_is_there_once(filled: Topic, pai
     assert output.faults(filled, peace) == []
 
 
+@pytest.mark.check("kills")
 def test_a_zombie_that_wins_the_race_is_adopted_by_its_heir(filled: Topic, pair: PairFolder, root: Path) -> None:
     group, output = fresh_name("zombie"), Output(root)
     with ExitStack() as stack:

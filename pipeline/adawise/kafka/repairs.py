@@ -40,8 +40,9 @@ leaving; the group then waits for it. Repaired, a member that is joining leaves 
 broker.
 
 Missing topics: a producer that has ever sent to a topic that is deleted asks for new metadata in each turn of its
-thread, and each request wakes the thread, so that it takes a whole core of the processor until the topic is there again
-(measured: 472 turns between two answers of the broker, in place of 7). Repaired, a request that is pending is not made again.
+thread, and each request wakes the thread, so that it takes a whole core of the processor until the topic is there
+again (measured: 472 turns between two answers of the broker, in place of 7). Repaired, a request that is pending is
+not made again.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ def test_no_alpha_is_tried_twice_in_a_batch_and_the_served_one_was_tried() -> No
         assert torch.equal(outcome.logits, logits(outcome.index, batch))
 
 
+@pytest.mark.check("search")
 def test_a_jump_of_the_optimum_is_followed() -> None:
     outcomes = drive(botorch(), [Weather(0.1)] * 2 + [Weather(0.9)] * 2)
     assert alphas(outcomes)[1] <= 0.3

@@ -153,6 +153,7 @@ def blind() -> list[float]:
     return found
 
 
+@pytest.mark.check("search")
 def test_a_camera_that_exposes_by_itself_pays_little_for_it(blind: list[float]) -> None:
     steps = [LIGHT[DAY] + BRIGHTER * (k // 12 % 3 - 1) for k in range(120)]
     extra = [forwards(steps, seed, pixels=True) - blind[seed] for seed in range(8)]

@@ -14,6 +14,7 @@ from adawise_drift.page.plots import write_plots
 from tests.drift.page.building import HOSTILE, a_camera, a_help, a_report, without_rows
 
 
+@pytest.mark.check("browser")
 def test_each_figure_is_there_as_png_and_svg_under_a_name_that_any_file_system_takes(tmp_path: Path) -> None:
     cameras = [
         a_camera("../../etc/passwd", [(0, 0.3), (30, 0.7)], hours=60, silent=(40, 50)),

@@ -217,6 +217,7 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
     assert alphas[1] < alphas[0] - 0.3
 
 
+@pytest.mark.check("lab")
 def test_the_trace_has_the_objective_with_its_bias(
     folder: Path, corrected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

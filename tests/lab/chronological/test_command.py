@@ -98,6 +98,7 @@ def trainings(logs: Logs) -> int:
     return sum(log["event"] == "training_began" for log in logs)
 
 
+@pytest.mark.check("lab")
 def test_models_of_all_cameras_serve_the_interval_after_them(whole: Callable[[], Ran]) -> None:
     ran = whole()
     result = ran.result

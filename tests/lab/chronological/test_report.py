@@ -116,6 +116,7 @@ def browser() -> Iterator[Browser]:
         yield chromium
 
 
+@pytest.mark.check("browser")
 def test_the_page_draws_its_figures_offline_without_a_complaint(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
     seen = opened(context, page_file)

@@ -178,6 +178,7 @@ def test_prices_are_compared_with_the_one_that_is_set_on_the_same_images() -> No
     assert all(f" {price:g} " in prices for price in PRICES)
 
 
+@pytest.mark.check("lab")
 def test_the_way_to_being_told_is_that_of_warm_where_conditions_come_back() -> None:
     table = [replace(t, pixels=np.full((len(t), 5), 3.0 * k, dtype=np.float32)) for k, t in enumerate(TABLES[:3])]
     result = result_of(a_bench(*table), "warm,grid,warm:pixels=false", ("short", "returning"))

@@ -185,6 +185,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(make: Make) -> None:
         np.testing.assert_array_equal(a.table.logits, b.table.logits)
 
 
+@pytest.mark.check("kills")
 def test_a_run_that_was_killed_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
     code = exit_code(be_killed, str(tmp_path / "cache"))
     assert code == -signal.SIGKILL

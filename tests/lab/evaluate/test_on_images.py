@@ -263,6 +263,7 @@ def test_the_command_judges_images_and_their_corruptions(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
 
 
+@pytest.mark.check("lab")
 def test_the_grid_of_a_pair_with_shared_layers_costs_less_than_its_evaluations(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

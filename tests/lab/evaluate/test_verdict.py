@@ -37,6 +37,7 @@ def card_of(home: Condition) -> Card:
     return make_card(home.logits, home.labels, alphas=ALPHAS, identity={}, created_at="")
 
 
+@pytest.mark.check("lab")
 def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group() -> None:
     judgement = assess_pair(card_of(HOME), [HOME, NEW, FOG])
     found = judgement.verdict

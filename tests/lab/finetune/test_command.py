@@ -681,6 +681,7 @@ def test_a_run_does_not_go_on_with_an_image_that_another_of_equal_size_has_repla
     assert "of a run with other settings: contents of the images was " in message(capsys)
 
 
+@pytest.mark.check("lab")
 def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_known(
     finished: Finished, capsys: Captured
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_run_that_is_made_again_for_more_epochs_has_the_rate_of_the_run_that_i
     assert rates == {"all": 2e-05, "blocks-2": 2e-05}
 
 
+@pytest.mark.check("lab")
 def test_a_run_that_diverges_is_listed_and_the_others_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -8,6 +8,8 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
@@ -20,6 +22,7 @@ from tests.worker.test_stop import events, slow
 __all__ = ["collector"]  # the fixture
 
 
+@pytest.mark.check("worker")
 def test_a_worker_that_a_collector_is_named_to_exports_every_batch_with_its_commit(
     broker: Broker, topic: MakeTopic, pair_folder: PairFolder, tmp_path: Path, collector: Collector
 ) -> None:

@@ -22,6 +22,7 @@ def seen(browser: Browser, page_file: Path) -> Iterator[Seen]:
     context.close()
 
 
+@pytest.mark.check("browser")
 def test_it_opens_offline_without_a_complaint_or_a_request(seen: Seen, page_file: Path) -> None:
     assert seen.complaints == []
     assert seen.requests == [page_file.as_uri()]

@@ -67,6 +67,7 @@ def test_how_far_frames_are_smoothed_is_a_column_where_they_are() -> None:
     assert "neighbouring frames correct each other" in section.lead
 
 
+@pytest.mark.check("browser")
 def test_without_a_class_prior_nothing_of_it_is_on_the_page(result: Result, made: Provenance) -> None:
     for shows in ("all", "few5"):
         text = page(replace(result, shows=shows), made)
@@ -74,6 +75,7 @@ def test_without_a_class_prior_nothing_of_it_is_on_the_page(result: Result, made
         assert ("cameras show 5 classes, equally frequent" in text) == (shows == "few5")
 
 
+@pytest.mark.check("browser")
 def test_it_is_drawn_offline_beside_what_was_there(
     browser: Browser, scene_result: Result, made: Provenance, tmp_path: Path
 ) -> None:

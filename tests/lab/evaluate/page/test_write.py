@@ -45,6 +45,7 @@ def test_a_hostile_name_does_not_stand_in_the_file_as_it_is(page_file: Path) -> 
     assert HOSTILE not in page_file.read_text(encoding="utf-8")
 
 
+@pytest.mark.check("lab")
 def test_the_same_result_gives_the_same_page(result: Result, made: Provenance, page_file: Path) -> None:
     assert page(result, made) == page_file.read_text(encoding="utf-8")
 
