@@ -507,7 +507,7 @@ def undamaged(world: World, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 @pytest.mark.parametrize(
     ("each", "step"),
     [
-        (1, 7),
+        (1, 16),
         pytest.param(2, 1, marks=pytest.mark.check("damage")),
         pytest.param(len(READS) + len(WRITES), 1, marks=pytest.mark.soak),
     ],
