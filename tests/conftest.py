@@ -104,6 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
     config.addinivalue_line("markers", "examples: a property that hypothesis tries on examples; set here")
     config.addinivalue_line("markers", "check(part): second tier, `make check`; the parts are in tests/tiers.py")
+    config.addinivalue_line(
+        "markers", "cases(part, every): of its cases one in `every` is in the first tier, the others in that part"
+    )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -166,6 +169,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
     _mark_examples_and_scale(items)
+    tiers.divide_cases(items)
     _select_parts(config, items)
     for item in items:
         requested = getattr(item, "fixturenames", ())

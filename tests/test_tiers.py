@@ -72,6 +72,28 @@ def test_a_part_that_passed_is_asked_for_again_once_a_file_of_its_paths_changes(
     assert changed(repository) == []
 
 
+def test_one_case_in_some_stays_in_the_first_tier() -> None:
+    class Item:
+        """A test as pytest collects it, with what `divide_cases` uses of it."""
+
+        def __init__(self, test: str, *marks: pytest.Mark) -> None:
+            self.nodeid, self.marks = test, [*marks]
+
+        def get_closest_marker(self, name: str) -> pytest.Mark | None:
+            return next((mark for mark in self.marks if mark.name == name), None)
+
+        def add_marker(self, mark: pytest.MarkDecorator) -> None:
+            self.marks.append(mark.mark)
+
+    divided = pytest.mark.cases("kills", every=3).mark
+    items = [Item(f"{test}[{case}]", divided) for case in range(7) for test in ("a.py::one", "a.py::two")]
+    items += [Item("a.py::one[late]", pytest.mark.soak.mark, divided), Item("a.py::plain[0]")]
+    tiers.divide_cases(cast("list[pytest.Item]", items))
+    left = {item.nodeid: mark.args for item in items if (mark := item.get_closest_marker("check"))}
+    cases = [f"{test}[{case}]" for case in (1, 2, 4, 5) for test in ("a.py::one", "a.py::two")]
+    assert left == dict.fromkeys(cases, ("kills",))
+
+
 @pytest.mark.parametrize("part", [part for part in PARTS if PARTS[part].rooms is None])
 def test_a_change_anywhere_in_the_package_asks_for_a_part_that_runs_the_program(repository: Path, part: str) -> None:
     before = digest(part, repository)

@@ -1,10 +1,11 @@
 """The tiers of the tests, and which parts of the second one a change asks for.
 
 `make test` is the first tier, `make check` the second, `make soak` the third. A test is in the second tier by
-`@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`. The second tier is divided into parts. `make check`
-writes a digest of what each part depends on into `.ci/checked.json` for every part that passed; `.ci/run` runs the
-parts whose digest is another. Part `examples` is the tests of hypothesis, which are in the first tier too, with fewer
-examples.
+`@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`; of a test with `@pytest.mark.cases("part", every=5)`
+one case in five is in the first tier, and the others are in the second. The second tier is divided into parts. `make
+check` writes a digest of what each part depends on into `.ci/checked.json` for every part that passed; `.ci/run` runs
+the parts whose digest is another. Part `examples` is the tests of hypothesis, which are in the first tier too, with
+fewer examples.
 """
 
 from __future__ import annotations
@@ -105,6 +106,18 @@ def parts_of(item: pytest.Item) -> set[str]:
     return named | {EXAMPLES} if item.get_closest_marker(EXAMPLES) else named
 
 
+def divide_cases(items: Iterable[pytest.Item]) -> None:
+    """Mark for the second tier what `@pytest.mark.cases` leaves out of the first: all but one in `every` cases."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        is_later = item.get_closest_marker("check") or item.get_closest_marker("soak")
+        if (mark := item.get_closest_marker("cases")) and not is_later:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % int(mark.kwargs["every"]):
+                item.add_marker(pytest.mark.check(*mark.args))
+            seen[test] += 1
+
+
 def digest(part: str, root: Path = ROOT) -> str:
     """Return a digest of what the part depends on, of the files as they are now, those that git ignores left out."""
     found = hashlib.sha256()
@@ -139,8 +152,8 @@ def _listed(root: Path, *paths: str) -> set[str]:
 
 def imported(part: str, root: Path = ROOT) -> list[str]:
     """Return the tests of a part, and all modules of `tests`, `tools` and `deploy` that they import, as paths."""
-    mark = f'mark.check("{part}")'
-    files = [file for file in (root / "tests").rglob("test_*.py") if mark in file.read_text(encoding="utf-8")]
+    mark = re.compile(rf'mark\.(?:check|cases)\("{part}"')
+    files = [file for file in (root / "tests").rglob("test_*.py") if mark.search(file.read_text(encoding="utf-8"))]
     waiting = [*files, *(folder / "conftest.py" for file in files for folder in file.parents)]
     found: set[Path] = set()
     while waiting:

@@ -79,6 +79,7 @@ def served(adaptation: Adaptation, given: list[ImageBatch], state: StreamState) 
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.cases("search", every=3)
 def test_a_camera_with_a_shortlist_is_served_as_by_a_model_of_those_classes(name: str) -> None:
     count = 2 if name == "botorch" else 12
     searching = made(name)

@@ -100,6 +100,7 @@ for command in {["", *COMMANDS]!r}:
         ("run --model.theta-0 tag0 --model.theta-1 tag1 --model.classes class.txt", "did you mean "),
     ],
 )
+@pytest.mark.cases("worker", every=4)
 def test_a_mistake_that_a_glance_shows_is_told_before_anything_heavy_is_loaded(
     line: str, expected: str, tmp_path: Path
 ) -> None:
@@ -565,6 +566,7 @@ def test_a_reader_that_goes_away_is_no_traceback(line: str, unbuffered: str) -> 
     ("closed", "errors"), [(">&-", True), ("2>&-", False), (">&- 2>&-", False), ("<&- >&- 2>&-", False)]
 )
 @pytest.mark.parametrize(("line", "code"), [("--version", 0), ("verify nowhere", 2)])
+@pytest.mark.cases("worker", every=3)
 def test_standard_streams_that_are_closed_get_nothing_and_the_exit_code_is_the_same(
     line: str, code: int, closed: str, errors: bool
 ) -> None:

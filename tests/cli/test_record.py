@@ -50,6 +50,7 @@ def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "policy"), [("record", "FILES"), ("labels", "_LABEL_FILES")])
+@pytest.mark.cases("worker", every=2)
 def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_counted(
     command: str, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def signalled(folder: Path, number: signal.Signals, module: str, *arguments: str
         (["cameras", "check"], "adawise.cli.parser"),  # a file with the name of an option
     ],
 )
+@pytest.mark.cases("worker", every=3)
 def test_a_service_that_is_stopped_while_it_starts_ends_with_0_and_says_nothing(
     arguments: list[str], module: str, number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def at_night(size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("colour", ["black", "grey", "navy"])
+@pytest.mark.cases("damage", every=4)
 def test_a_flat_picture_is_accepted_from_every_lossy_encoder_and_as_png(size: tuple[int, int], colour: str) -> None:
     for mode in ("RGB", "L"):
         flat = Image.new("RGB", size, colour).convert(mode)

@@ -66,6 +66,7 @@ def measured(weather: Weather, measure: Measure) -> float:
         ("low_bitrate", blockiness, 1),
     ],
 )
+@pytest.mark.cases("worker", every=4)
 def test_a_condition_moves_the_picture_in_its_direction_step_by_step(
     condition: str, measure: Measure, direction: int
 ) -> None:

@@ -166,6 +166,7 @@ def test_each_image_that_deploy_names_is_found(script: Any) -> None:
         'kind: Kustomization\nimages:\n  - "name": registry.example/new\n    "newTag": 1.2.3\n',
     ],
 )
+@pytest.mark.cases("deploy", every=5)
 def test_a_planted_image_is_found_pinned_and_released(planted: str, script: Any, deploy: Path) -> None:
     before = {each.image for each in script.images_in(deploy)}
     file = deploy / "prometheus" / "kustomization.yaml"

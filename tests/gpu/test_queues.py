@@ -77,6 +77,7 @@ def test_logits_are_the_processors_own_bit_by_bit_whatever_comes_first(
 
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.cases("models", every=3)
 def test_a_tower_that_is_cut_gives_the_bits_of_the_whole_one_and_waits_once_a_step(
     pair: CheckpointPair, seed: int, graphs: bool
 ) -> None:

@@ -154,6 +154,7 @@ def bomb(name: str) -> bytes:
 
 
 @every_codec
+@pytest.mark.cases("damage", every=4)
 def test_a_bomb_takes_no_more_memory_than_the_bound_allows(name: str) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak = pool.apply(peak_of, (name, bomb(name), 8 << 20))

@@ -34,6 +34,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.cases("lab", every=2)
 def test_logits_at_many_alphas_run_shared_layers_once_an_image(pair: CheckpointPair, step: int) -> None:
     images, labels = random_images(23), torch.arange(23) % 5
     batches = [(images[:9], labels[:9]), (images[9:], labels[9:])]

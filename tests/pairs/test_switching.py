@@ -144,6 +144,7 @@ def test_a_worker_that_is_started_anew_at_the_switch_comes_to_the_same(keeps: bo
 
 @pytest.mark.parametrize("changes", [{}, {"polls": 1}, {"polls": 500}, {"flush": FlushPolicy(3, 1_000.0)}], ids=str)
 @pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.cases("replay", every=3)
 def test_a_replay_is_switched_where_the_chain_says(keeps: bool, changes: dict[str, Any]) -> None:
     bench = switched(6, keeps=keeps)
     replayed(bench.store, **changes).check_against(MESSAGES, bench)
@@ -174,6 +175,7 @@ POINTS = [
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("time", [1, 3])
+@pytest.mark.cases("kills", every=3)
 def test_a_worker_that_dies_around_a_switch_is_continued_as_its_chain_says(point: str, time: int) -> None:
     store, pairs, seen = DictStore(), TargetPairs(OLD), [0]
     bench = Bench(FakeSource(MESSAGES, finite=True, max_poll_records=7), store, pairs=pairs)

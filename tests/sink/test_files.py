@@ -121,6 +121,7 @@ def named(*names: SegmentName) -> Paged:
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 12, 57, 100_000])
 @pytest.mark.parametrize("spacing", [1, 4096])
+@pytest.mark.cases("worker", every=4)
 def test_the_newest_names_of_a_long_chain_are_found_in_few_requests(count: int, spacing: int) -> None:
     names = [SegmentName(n * spacing) for n in range(count)]
     store = named(*names)

@@ -82,6 +82,7 @@ def test_alerts_are_told_of_each_camera_in_turn_raised_and_cleared(when: When) -
 
 @pytest.mark.parametrize("flush_rows", [1, 5, 1_000])
 @EITHER
+@pytest.mark.cases("worker", every=3)
 def test_where_segments_are_cut_changes_no_alert(when: When, flush_rows: int) -> None:
     results = FakeResults(when)
     bench(MESSAGES, results, flush=FlushPolicy(flush_rows, 5.0)).run()
@@ -98,6 +99,7 @@ class Died(BaseException):
     "point", ["worker.rows_complete", "worker.results_told", "segment.created", "worker.segment_committed"]
 )
 @EITHER
+@pytest.mark.cases("kills", every=5)
 def test_who_goes_on_after_a_death_raises_nothing_that_was_raised_and_forgets_no_clear(
     when: When, point: str, time: int
 ) -> None:

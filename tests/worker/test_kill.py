@@ -77,6 +77,7 @@ def outcomes(output: Output) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.cases("kills", every=4)
 def test_a_worker_that_is_killed_at_a_point_is_continued_by_another_without_a_trace(
     undisturbed: Undisturbed, pair: PairFolder, root: Path, point: str
 ) -> None:

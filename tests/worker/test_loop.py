@@ -118,6 +118,7 @@ def test_dead_letters_are_flushed_before_the_segment_that_says_they_were_rejecte
 
 @pytest.mark.parametrize("batch_images", [1, 4, 7])
 @pytest.mark.parametrize("flush_rows", [1, 5, 1_000])
+@pytest.mark.cases("worker", every=3)
 def test_where_segments_are_cut_changes_no_result(flush_rows: int, batch_images: int) -> None:
     policy = BatchPolicy(images=batch_images, max_age_s=2.0)
     bench = Bench(
@@ -180,6 +181,7 @@ def deaths() -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("point", "time"), deaths())
+@pytest.mark.cases("kills", every=2)
 def test_a_worker_that_dies_at_any_point_is_continued_without_a_trace(point: str, time: int) -> None:
     first = Bench(FakeSource(MIXED, finite=True))
 

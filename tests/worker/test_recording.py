@@ -81,6 +81,7 @@ def test_a_replay_of_the_worker_s_own_recording_gives_its_output_bit_by_bit(tmp_
         "segment.created",
     ],
 )
+@pytest.mark.cases("kills", every=3)
 def test_a_worker_that_dies_anywhere_is_continued_without_a_message_lost_or_doubled(
     tmp_path: Path, point: str, time: int
 ) -> None:

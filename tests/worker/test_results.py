@@ -224,6 +224,7 @@ def died(when: When, point: str, time: int) -> tuple[dict[str, bytes], list[tupl
 
 @pytest.mark.parametrize("then", WHEN)
 @pytest.mark.parametrize(("when", "point", "time"), [(when, *point) for when in WHEN for point in points(when)])
+@pytest.mark.cases("kills", every=3)
 def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_row(
     when: When, point: str, time: int, then: When
 ) -> None:

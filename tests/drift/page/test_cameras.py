@@ -158,6 +158,7 @@ def test_every_measure_has_one_figure_that_marks_its_events() -> None:
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.name)
+@pytest.mark.cases("drift", every=4)
 def test_a_panel_is_vega_lite_by_its_schema(panel: Panel) -> None:
     text = json.dumps({name: value for name, value in panel.spec.items() if name != "config"})
     alt.LayerChart.from_dict(json.loads(re.sub(r"var\(--[a-z-]+\)", "#000000", text)))  # raises where it is not

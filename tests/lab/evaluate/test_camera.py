@@ -48,6 +48,7 @@ def test_all_classes_are_the_stream_as_it_was(kind: str, order: str) -> None:
 @pytest.mark.parametrize("shows", SHOWS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.cases("lab", every=5)
 def test_each_place_keeps_its_domain_and_images_are_a_function_of_the_seed(shows: str, kind: str, order: str) -> None:
     there = domains([60, 70, 80], classes=CLASSES)
     before = make_streams(kind, order, there, seed=3, smooth=SMOOTH)

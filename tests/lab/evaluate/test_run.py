@@ -53,6 +53,7 @@ def as_batch(images: torch.Tensor, ids: np.ndarray) -> ImageBatch:
 
 
 @pytest.mark.parametrize("strategy", ["warm", "grid", "fixed", "scratch"])
+@pytest.mark.cases("lab", every=2)
 def test_a_run_serves_what_the_workers_adaptation_serves(classifier: PairClassifier, strategy: str) -> None:
     """Alphas, triggers, cost and the label of every image, batch by batch, on a pair of real models."""
     as_the_worker(classifier, strategy, None)

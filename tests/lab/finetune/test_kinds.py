@@ -57,6 +57,7 @@ def further(build: Callable[[dict[str, Any]], Any]) -> Any:
 
 @pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize("build", [further(coca), siglip, further(quick_gelu), resnet])
+@pytest.mark.cases("models", every=2)
 def test_a_model_of_another_kind_makes_a_pair_too(
     build: Callable[[dict[str, Any]], Any], tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

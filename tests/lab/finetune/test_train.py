@@ -133,6 +133,7 @@ def whole(make_run: MakeRun, kept: list[FinetuneRun]) -> FinetuneRun:
 
 
 @pytest.mark.parametrize("updates", [1, 3, 4, 7])
+@pytest.mark.cases("lab", every=2)
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     make_run: MakeRun, whole: FinetuneRun, updates: int
 ) -> None:

@@ -200,6 +200,7 @@ def leave_traces_of_nothing(store: DictStore) -> None:
         (leave_traces_of_nothing, "expected predictions of this name"),
     ],
 )
+@pytest.mark.cases("damage", every=3)
 def test_it_finds_what_is_wrong(store: DictStore, harm: Harm, what: str) -> None:
     assert faults_of(store) == []
     harm(store)

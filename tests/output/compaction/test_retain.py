@@ -105,6 +105,7 @@ def days_of(store: Store) -> dict[str, date]:
     ],
     indirect=["store"],
 )
+@pytest.mark.cases("worker", every=3)
 def test_whole_files_go_that_are_older_and_everything_else_stays_and_is_whole(store: Store, kind: str) -> None:
     peace = DictStore()
     Days(peace, step=STEP).commit(SEGMENTS)
@@ -170,6 +171,7 @@ def test_nothing_goes_that_the_store_has_had_for_less_than_a_day_whatever_the_wo
 
 @pytest.mark.parametrize("kind", ["small", "half", "deleted"])
 @pytest.mark.parametrize("point", FAILPOINTS)
+@pytest.mark.cases("kills", every=4)
 def test_a_pass_that_dies_leaves_a_root_that_is_whole_and_the_next_one_ends_it(point: str, kind: str) -> None:
     peace = copied(kind)
     before = rows(peace)

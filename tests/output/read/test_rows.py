@@ -154,6 +154,7 @@ def test_arrow_keeps_types_descriptions_and_the_order_of_the_files(days: Path, r
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("source", ["days", "by_hand"])
+@pytest.mark.cases("worker", every=3)
 def test_streams_times_and_columns_choose_as_a_look_at_every_row_would(
     seed: int, source: str, way: Callable[[Rows], pa.Table], request: pytest.FixtureRequest
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_hole_is_bridged_so_that_links_states_and_offsets_hold_again() -> None
 
 
 @pytest.mark.parametrize(("seed", "count"), [(0, 1), (1, 2), (2, 3), (3, 5)])
+@pytest.mark.cases("worker", every=2)
 def test_whatever_was_lost_between_two_segments_is_bridged(seed: int, count: int) -> None:
     whole = DictStore()
     Days(whole, seed).commit(10)

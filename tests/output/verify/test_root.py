@@ -360,6 +360,7 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
         (leave_out_a_gap, key(4), "neither rows nor pending: 3", REPORT),
     ],
 )
+@pytest.mark.cases("damage", every=4)
 def test_verify_names_the_first_fault_with_its_file_and_the_remedy(
     store: DictStore, harm: Callable[[DictStore], None], where: str, what: str, remedy: str
 ) -> None:
