@@ -111,7 +111,7 @@ FAULTS: Mapping[str, PlantedFault] = {
         "adawise/output/compaction/retain.py",
         "        if cover.day >= before.isoformat():\n",
         "        if cover.day > before.isoformat():\n",
-        "tests/sink tests/cli",
+        "tests/output tests/cli",
     ),
     "pair-switch": PlantedFault(
         "a pair that is switched to without its predecessor's states begins without them",
