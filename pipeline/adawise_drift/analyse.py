@@ -25,7 +25,7 @@ from adawise_drift.events.accuracy import over_time
 from adawise_drift.events.known import KnownSpan, read_known
 from adawise_drift.events.result import Example, GalleryFrame
 from adawise_drift.events.together import groups
-from adawise_drift.queries import written_out
+from adawise_drift.queries import LISTED, written_out
 from adawise_drift.report import Report
 from adawise_drift.request import DriftRequest
 
@@ -97,7 +97,7 @@ def _report(
     query, gallery = examples.gallery()
     served = _served(request.roots, found)
     with steps("judged", None, "") as bar:
-        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card)
+        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card, LISTED)
         bar.advance()
     widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
     queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)
@@ -128,6 +128,7 @@ def _report(
             *notes.left_out(tables, found, cameras, request.clocks),
             *examples.notes(),
             *notes.fixed_alphas(served),
+            *notes.labels_of_results(served),
             *notes.never_served(tables, request.roots, request.since, request.until),
         ),
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

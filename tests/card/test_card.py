@@ -26,6 +26,7 @@ from adawise.card.card import (
     LabelBias,
     ObjectiveResult,
     PairVerdict,
+    SceneProof,
     make_card,
     read_card,
 )
@@ -364,6 +365,37 @@ def test_a_card_from_before_an_objective_is_read_without_its_level(tmp_path: Pat
 
 
 BIAS = LabelBias("tsallis", (-0.5, 0.1, 0.4), (0.1, 0.05, 0.1), 120, 6, 3.5, "2026-11-28T00:00:00+00:00")
+
+
+PROOF = SceneProof("d1g3st", 0.6, (0.05, 0.01, 0.09), "north", 0.02, -0.01, 500, 80, 3, proves=True, created_at="then")
+
+
+def test_what_labels_say_of_a_scene_is_in_the_file_and_not_in_the_digest(tmp_path: Path) -> None:
+    proven = a_card(scene=PROOF)
+    assert read_card(write(tmp_path, proven.to_json())) == proven
+    assert (proven.digest, proven.format) == (GOOD.digest, GOOD.format)
+    assert "scene" not in json.loads(GOOD.to_json())
+    assert proven.corrected(LabelBias("tsallis", (0.1,) * 3, (0.1,) * 3, 100, 10, 9.0, "")).scene is None
+    later = json.loads(proven.to_json())
+    later["scene"] = {"version": 2, "anything": [1]}
+    assert read_card(write(tmp_path, json.dumps(later))) == GOOD
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gain": (0.05, -0.01, 0.09)},
+        {"worst_gain": -0.02},
+        {"proves": False},
+        {"gain": (0.05, 0.01)},
+        {"images": 0},
+        {"bound": "low"},
+    ],
+)
+def test_a_decision_that_does_not_follow_from_its_figures_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = write(tmp_path, a_card(scene=replace(PROOF, **wrong)).to_json())
+    with pytest.raises(CardError, match="scene: expected figures from which its decision follows"):
+        read_card(path)
 
 
 def test_a_bias_is_added_to_its_objective_at_each_alpha_and_to_no_other() -> None:

@@ -272,6 +272,19 @@ def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:
     return card
 
 
+def copy_heads(card: Path, other: Path) -> None:
+    """Copy the heads beside a card, if there are any, to another card of the same pair.
+
+    Raises:
+        CardError: they could not be written.
+    """
+    try:
+        content = heads_path(card).read_bytes()
+    except OSError:  # without heads the next start encodes them
+        return
+    _replace(heads_path(other), content)
+
+
 def replace_card(path: Path, card: Card) -> None:
     """Write the card alone; its heads stay as they are.
 

@@ -12,7 +12,8 @@ import torch
 from adawise.adapt.objective import entropy
 from adawise.card.calibration import fit_threshold
 from adawise.card.card import Card, make_card
-from adawise.labels.benefit.estimate import estimates
+from adawise.labels.benefit.estimate import estimate_benefit, estimates
+from adawise.labels.join import Labels
 from tests.drift.answers import World, connected, named
 
 WORLD = World(batches=250)
@@ -81,3 +82,26 @@ def test_rejected_images_count_for_nothing_and_without_a_card_there_is_no_estima
         assert estimates(connection, card) == ((), 0)
     with closing(connected(WORLD.table())) as connection:
         assert estimates(connection, None) == ((), WORLD.rows)
+
+
+def test_images_that_were_served_among_a_shortlist_are_in_no_estimate(card: Card) -> None:
+    """Their batches have the offsets below 100; among few classes entropy and mistakes are fewer."""
+    z = logits(1)
+    rows = WORLD.table(**served(z, card.temperature[1]), alpha=np.full(WORLD.rows, ALPHAS[1]))
+    listed = """
+    SELECT topic, partition, stream_id, batch_number, min("offset") AS first_offset, max("offset") AS last_offset
+    FROM predictions WHERE "offset" < 100 GROUP BY ALL
+    """
+    with closing(connected(rows)) as connection:
+        few = connection.execute('SELECT count(*) FROM predictions WHERE "offset" < 100').fetchall()[0][0]
+        values, accepted = estimates(connection, card, listed)
+        counted = connection.execute("SELECT count(*) FROM among_all").fetchall()[0][0]
+        below = card.threshold[1]
+        expected = connection.execute(
+            f'SELECT avg((entropy <= {below})::INTEGER) FROM predictions WHERE "offset" >= 100'
+        ).fetchall()[0][0]
+        found = estimate_benefit(connection, Labels("", 0, ()), (), card, listed)
+    assert 0 < few < WORLD.rows
+    assert (accepted, counted) == (WORLD.rows, WORLD.rows - few)
+    assert {each.name: each.value for each in values}["ATC"] == pytest.approx(expected)
+    assert f"{few} of {WORLD.rows} images were served among a shortlist and are in no estimate" in found.notes[0]

@@ -57,7 +57,11 @@ class _Side:
 
 
 def estimate_benefit(
-    connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None
+    connection: duckdb.DuckDBPyConnection,
+    labels: Labels,
+    runs: Sequence[OtherRun],
+    card: Card | None,
+    listed: str = queries.NO_BATCHES,
 ) -> Helped:
     """Return whether adapting alpha helped, by the table `predictions` and the labels that `label` joined to it.
 
@@ -66,9 +70,17 @@ def estimate_benefit(
         labels: as `adawise.labels.join` found them.
         runs: outputs of replays of the same images.
         card: the pair's, for the estimates.
+        listed: the batches that were served among a shortlist, as SQL. See `estimates`.
     """
-    found, accepted = estimates(connection, card)
+    found, accepted = estimates(connection, card, listed)
     notes = list(labels.notes)
+    among_few = 0 if card is None else accepted - connection.execute(queries.AMONG_ALL).fetchall()[0][0]
+    if among_few:
+        notes.append(
+            f"{among_few} of {accepted} images were served among a shortlist and are in no estimate: the card's "
+            "thresholds and accuracies are of all classes, among which there are more mistakes; label some of these "
+            "images to know their accuracy"
+        )
     by_arm: dict[int, dict[str, _Side]] = {}
     tables: dict[int, Confusion] = {}
     if labels.labelled:
@@ -263,14 +275,23 @@ def _confusion(cells: Mapping[tuple[str, str], int]) -> Confusion:
     return Confusion(tuple(classes), tuple(tuple(int(count) for count in row) for row in table))
 
 
-def estimates(connection: duckdb.DuckDBPyConnection, card: Card | None) -> tuple[tuple[Estimate, ...], int]:
+def estimates(
+    connection: duckdb.DuckDBPyConnection, card: Card | None, listed: str = queries.NO_BATCHES
+) -> tuple[tuple[Estimate, ...], int]:
     """Return accuracies without labels, by the table `predictions`, and how many accepted images it has.
 
-    Each says how it was made, and which way it is known to be wrong.
+    Each says how it was made, and which way it is known to be wrong. Images that were served among a shortlist are in
+    none: the figures of a card are of all classes, and among a few there are fewer mistakes and less entropy.
+
+    Args:
+        connection: with the table `predictions`; it gets the view `among_all` of the images that count.
+        card: the pair's; without it there are no estimates.
+        listed: the batches that were served among a shortlist, as SQL with the columns of `queries.NO_BATCHES`.
     """
+    connection.execute(queries.create_among_all(listed))
+    accepted = int(connection.execute(queries.ACCEPTED).fetchall()[0][0])
     by_alpha = connection.execute(queries.SERVED_AT).fetchall()
-    accepted = sum(images for _, images in by_alpha)
-    if card is None or not accepted:
+    if card is None or not by_alpha:
         return (), accepted
     return (*_thresholded(connection, card), *_as_on_the_card(by_alpha, card)), accepted
 

@@ -37,14 +37,35 @@ CONFUSIONS = """
 SELECT arm, truth, answer, count(*) AS images FROM answers WHERE answer IS NOT NULL GROUP BY ALL ORDER BY ALL
 """
 
-SERVED_AT = """
-SELECT alpha, count(*) AS images FROM predictions WHERE status = 'accepted' GROUP BY ALL ORDER BY ALL
-"""
+ACCEPTED = "SELECT count(*) FROM predictions WHERE status = 'accepted'"
+
+AMONG_ALL = "SELECT count(*) FROM among_all"
+
+SERVED_AT = "SELECT alpha, count(*) AS images FROM among_all GROUP BY ALL ORDER BY ALL"
 
 BELOW = """
 SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images
-FROM predictions JOIN thresholds USING (alpha) WHERE status = 'accepted'
+FROM among_all JOIN thresholds USING (alpha)
 """
+
+NO_BATCHES = """
+SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS partition, NULL::VARCHAR AS stream_id, NULL::BIGINT AS batch_number,
+       NULL::BIGINT AS first_offset, NULL::BIGINT AS last_offset
+WHERE FALSE
+"""
+
+
+def create_among_all(listed: str) -> str:
+    """Return the SQL of the view `among_all`: the accepted images that are in none of these batches."""
+    return f"""
+    CREATE OR REPLACE TEMP VIEW among_all AS
+    SELECT alpha, entropy FROM predictions WHERE status = 'accepted' AND NOT EXISTS (
+        SELECT 1 FROM ({listed}) AS each
+        WHERE each.topic = predictions.topic AND each.partition = predictions.partition
+            AND each.stream_id = predictions.stream_id AND each.batch_number = predictions.batch_number
+            AND predictions."offset" BETWEEN each.first_offset AND each.last_offset
+    )
+    """
 
 
 @dataclass(frozen=True, slots=True)
