@@ -181,7 +181,7 @@ def shrunken(groups: Mapping[str, Floats]) -> dict[str, float]:
     return dict(zip(groups, (mean + kept * (gains - mean)).tolist(), strict=True))
 
 
-class _Window(NamedTuple):
+class _ServedWithCard(NamedTuple):
     """Rows of this model were served by the card if they were predicted from `since` on and before `until`.
 
     A bound that is None does not limit. The others are off by the age of a segment at most.
@@ -192,7 +192,7 @@ class _Window(NamedTuple):
     until: datetime | None
 
 
-def _windows(noted: Sequence[ServedSettings], card: str) -> list[_Window]:
+def _windows(noted: Sequence[ServedSettings], card: str) -> list[_ServedWithCard]:
     """Return when each model served by the card, as far as the settings that a root notes say.
 
     Settings are noted when they first serve, and not when they serve again. So rows from another card's on do not
@@ -209,7 +209,7 @@ def _windows(noted: Sequence[ServedSettings], card: str) -> list[_Window]:
         if begins is not None:
             is_first = all(is_ours for since, is_ours in cards if since <= begins)
             later = [since for since, is_ours in cards if not is_ours and since > begins]
-            found.append(_Window(model, None if is_first else begins, min(later, default=None)))
+            found.append(_ServedWithCard(model, None if is_first else begins, min(later, default=None)))
     return found
 
 
@@ -246,7 +246,7 @@ ORDER BY topic, partition, stream_id, first_offset
 
 def _counted(
     settings: Settings,
-    windows: Sequence[_Window],
+    windows: Sequence[_ServedWithCard],
     root: str,
     classes: Sequence[str],
     file: str | None,
