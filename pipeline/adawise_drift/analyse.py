@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
-from adawise.labels.benefit.estimate import OtherRun, estimate_benefit
+from adawise.labels.benefit.estimate import Among, OtherRun, estimate_benefit
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
@@ -97,7 +97,8 @@ def _report(
     query, gallery = examples.gallery()
     served = _served(request.roots, found)
     with steps("judged", None, "") as bar:
-        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card, LISTED)
+        among = Among(LISTED, request.shortlists, len(request.classes or ()))
+        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card, among)
         bar.advance()
     widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
     queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)

@@ -65,7 +65,8 @@ GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST,
 """
 
 LISTED = """
-SELECT topic, partition, stream_id, batch_number, first_offset, last_offset FROM traces WHERE shortlist IS NOT NULL
+SELECT topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist
+FROM traces WHERE shortlist IS NOT NULL
 """
 """The batches that were served among a shortlist, as `labels.benefit.estimate` takes them."""
 

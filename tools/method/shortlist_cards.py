@@ -1,15 +1,16 @@
 """How wrong the figures of a card for all classes are where a camera has a shortlist, on tables of logits.
 
-    python -m tools.method.shortlist_cards FOLDER --card val_clean [--domains NAMES] [--seeds N] [--sizes N...]
+    python -m tools.method.shortlist_cards FOLDER [--card NAME] [--domains NAMES] [--seeds N] [--sizes N...] [--alike]
 
 A card is made of one table (`--card`), with all of its classes. Each other table is served to cameras that show, and
-have as shortlist, some of its classes, drawn anew for each seed. Printed are, by number of names:
+have as shortlist, some of its classes, drawn anew for each seed; with `--alike`, one that is drawn and those that the
+model takes for it most often, by its mean probability of them there. Printed are, by number of names:
 
 - `ECE`: calibration error within the list, at the alpha of least `tsallis`: at temperature 1, at the card's, at one for
   as many names (below), and at one that is fitted to that camera's own images;
 - `ATC`: the accuracy that the card's threshold expects there, less the accuracy, as a mean and as root mean square: as
-  it is; with a threshold for as many names as the list has, fitted to the card's table with names drawn beside the true
-  one; and with one for the list itself, fitted to those images of the card's table that show its names;
+  it is; with the card's threshold for as many names (`Card.thresholds_among`); and with one for the list itself,
+  fitted to those images of the card's table that show its names;
 - `card`: the accuracy of the card at that alpha less the accuracy, as a mean;
 - `relative`: accuracy at the alpha that the objective `relative` chooses, with the card's reference entropies and with
   those of as many names, less that of `tsallis`, which needs no card;
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from adawise.adapt.objective import Objective, entropy, relative, standardised_tsallis, tsallis
 from adawise.card.calibration import calibration_error, fit_temperature, fit_threshold
+from adawise.card.card import make_card, with_few
 from adawise_lab.evaluate.tables import LogitTable, read_tables
 
 SIZES = (5, 10, 25, 50)
@@ -84,7 +86,19 @@ def chosen(objective: Objective, logits: Sequence[Tensor]) -> int:
     return int(np.argmin([float(objective(z, j).mean()) for j, z in enumerate(logits)]))
 
 
-def camera(table: LogitTable, own: Indices, cards: tuple[Figures, Figures, Figures | None]) -> Floats:
+def shown_by(table: LogitTable, size: int, seed: int, *, alike: bool) -> Indices:
+    """Return the classes of a camera, ascending."""
+    rng, there = np.random.default_rng([seed, size]), np.unique(table.labels)
+    if not alike:
+        return np.sort(rng.choice(there, size, replace=False))
+    first = rng.choice(there)
+    z = torch.from_numpy(table.logits[len(table.alphas) // 2, np.asarray(table.labels) == first].astype(np.float64))
+    p = z.softmax(-1).mean(dim=0).numpy()[there]
+    p[there == first] = 2.0
+    return np.sort(there[np.argsort(-p)[:size]])
+
+
+def camera(table: LogitTable, own: Indices, cards: tuple[Figures, Figures, Figures | None], few: Floats) -> Floats:
     """Return the figures of one camera with the shortlist `own`, in the order of `COLUMNS`."""
     every, sized, listed = cards
     rows = np.flatnonzero(np.isin(table.labels, own))
@@ -95,16 +109,17 @@ def camera(table: LogitTable, own: Indices, cards: tuple[Figures, Figures, Figur
     right = [float((each.argmax(-1) == labels).double().mean()) for each in z]
     temperatures = (1.0, every.temperature[j], sized.temperature[j], fit_temperature(z[j], labels))
     ece = [calibration_error((z[j] / T).softmax(-1), labels) for T in temperatures]
-    below = [
-        np.nan if card is None else float((entropy(z[j], card.temperature[j]) <= card.threshold[j]).mean()) - right[j]
-        for card in (every, sized, listed)
-    ]
+    values = entropy(z[j], every.temperature[j])
+    below = [float((values <= threshold).mean()) - right[j] for threshold in (every.threshold[j], few[j])]
+    of_list = np.nan
+    if listed is not None:
+        of_list = float((entropy(z[j], listed.temperature[j]) <= listed.threshold[j]).mean()) - right[j]
     by = [right[chosen(relative(card.temperature, card.reference), z)] - right[j] for card in (every, sized)]
     far = []
     for logits in (whole, z):
         plain, other = chosen(tsallis, [*logits]), chosen(lambda each, _: standardised_tsallis(each), [*logits])
         far.append(float(table.alphas[plain] - table.alphas[other] >= _FAR - 1e-9))
-    return np.array([right[j], *ece, *below, every.accuracy[j] - right[j], *by, *far])
+    return np.array([right[j], *ece, *below, of_list, every.accuracy[j] - right[j], *by, *far])
 
 
 COLUMNS = (
@@ -122,24 +137,28 @@ def main() -> None:
     parser.add_argument("--domains", help="comma-separated; default: all with the classes of the card's table")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--alike", action="store_true", help="cameras show classes that the model confuses")
     arguments = parser.parse_args()
     (home,) = read_tables(arguments.folder, [arguments.card])
     chosen_ones = read_tables(arguments.folder, arguments.domains.split(",") if arguments.domains else None)
     served = [table for table in chosen_ones if table.name != home.name and table.class_names == home.class_names]
     logits, labels = torch.from_numpy(home.logits.astype(np.float64)), torch.from_numpy(np.asarray(home.labels))
     every = figures([*logits], labels)
+    card = make_card(logits.__getitem__, labels, alphas=tuple(home.alphas), identity={}, created_at="")
+    card = with_few(card, logits.__getitem__, labels)
     print(f"card of {home.name}: {len(labels)} images, {len(home.class_names)} classes; {len(served)} tables")
     print("\t".join(("names", "cameras", *COLUMNS, *(f"{name} (rms)" for name in _SQUARED))))
     for size in arguments.sizes:
+        few = np.array(card.thresholds_among(size, len(home.class_names)))
         sized = figures(*among_drawn(logits, labels, size, np.random.default_rng(size)))
         found = []
         for table in served:
             for seed in range(arguments.seeds):
-                own = np.sort(np.random.default_rng([seed, size]).choice(np.unique(table.labels), size, replace=False))
+                own = shown_by(table, size, seed, alike=arguments.alike)
                 rows = np.flatnonzero(np.isin(np.asarray(home.labels), own))
                 shown = torch.from_numpy(np.searchsorted(own, np.asarray(home.labels)[rows]))
                 listed = figures([*logits[:, rows][:, :, own]], shown) if len(rows) >= _LEAST else None
-                found.append(camera(table, own, (every, sized, listed)))
+                found.append(camera(table, own, (every, sized, listed), few))
         cells = np.array(found)
         squares = [np.sqrt(np.nanmean(cells[:, COLUMNS.index(name)] ** 2)) for name in _SQUARED]
         print("\t".join([str(size), str(len(cells)), *(f"{v:.3f}" for v in (*np.nanmean(cells, axis=0), *squares))]))

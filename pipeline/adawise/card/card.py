@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,14 @@ class LabelBias:
     conditions: int
     evidence: float
     created_at: str
+
+
+@dataclass(frozen=True)
+class FewThreshold:
+    """The threshold of `atc` among `classes` classes, per alpha, on the entropy at the card's `temperature`, nats."""
+
+    classes: int
+    threshold: tuple[float, ...]
 
 
 SCENE_PROOF = 1
@@ -235,7 +244,9 @@ class Card:
         tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, from .0001
             to 1; 1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
         scene: None if no late labels compared `scene_label` with `label`. It is no part of the `digest`, because it
-            changes nothing that is learned.
+            changes nothing that is learned; nor is the following.
+        among_few: `threshold` among fewer classes, ascending in their number: the true one of an image and others that
+            are drawn for it. Empty in cards of versions up to 0.3.
     """
 
     identity: Mapping[str, str]
@@ -261,6 +272,7 @@ class Card:
     bias: LabelBias | None = None
     tail_share: float = 1.0
     scene: SceneProof | None = None
+    among_few: tuple[FewThreshold, ...] = ()
 
     @property
     def best_alpha(self) -> float:
@@ -307,6 +319,18 @@ class Card:
             levels[bias.objective] = _sum(levels[bias.objective], bias.nats)
         return replace(self, bias=replace(bias, nats=nats), levels=levels, format=BIASED, scene=None)
 
+    def thresholds_among(self, classes: int, of: int) -> tuple[float, ...] | None:
+        """Return the thresholds of `atc` among `classes` of `of` classes, per alpha.
+
+        They are interpolated over the logarithm of the number. None if the card does not know it for so few.
+        """
+        known = [*((few.classes, few.threshold) for few in self.among_few), (of, self.threshold)]
+        if not known[0][0] <= classes <= of:
+            return None
+        sizes = np.log([size for size, _ in known])
+        columns = np.array([column for _, column in known])  # [S, G]
+        return tuple(float(np.interp(math.log(classes), sizes, column)) for column in columns.T)
+
     def trusts(self, objective: str) -> bool:
         """Return True if the objective was fitted to conditions where fine-tuned weights are sure and wrong."""
         return objective == "calibrated_tsallis" and self.tells_ends_apart
@@ -320,8 +344,8 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """The hash of the card's content without `scene`, 16 hex digits; states of streams identify a card by it."""
-        return hashlib.sha256(replace(self, scene=None).to_json().encode()).hexdigest()[:16]
+        """The hash of the content without `scene` and `among_few`, 16 hex digits; states identify a card by it."""
+        return hashlib.sha256(replace(self, scene=None, among_few=()).to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """Return the card as a file of its format, of which `digest` is a hash."""
@@ -332,6 +356,8 @@ class Card:
             del content["tail_share"]
         if self.scene is None:  # as those of versions that served no scene_label; they read over it
             del content["scene"]
+        if not self.among_few:
+            del content["among_few"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
@@ -380,6 +406,7 @@ def read_card(path: Path) -> Card:
         data.setdefault("bias", None)
         data.setdefault("tail_share", 1.0)
         data.setdefault("scene", None)
+        data.setdefault("among_few", ())
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(ObjectiveResult(**result) for result in data["judged"])
@@ -387,6 +414,8 @@ def read_card(path: Path) -> Card:
         values["verdict"] = None if (given := data["verdict"]) is None else _verdict(given)
         values["bias"] = None if (bias := data["bias"]) is None else _bias(bias)
         values["scene"] = _scene(data["scene"])
+        few = [(each["classes"], _frozen(each["threshold"])) for each in data["among_few"]]
+        values["among_few"] = tuple(FewThreshold(*each) for each in few)
         card = Card(**values)
         _check_values(card)
     except OSError as error:
@@ -456,6 +485,12 @@ def _check_values(card: Card) -> None:
             bias,
             holds,
         )
+    sizes = [few.classes for few in card.among_few]
+    holds = _are_numbers(*sizes) and sorted({*sizes}) == sizes and min(sizes, default=2) >= 2
+    thresholds = [few.threshold for few in card.among_few]
+    holds = holds and all(isinstance(of, tuple) and _are_numbers(*of) for of in thresholds)
+    holds = holds and all(len(of) == len(card.alphas) for of in thresholds)
+    _expect("among_few", "ascending numbers of classes, with a threshold per alpha", card.among_few, holds)
     if (proof := card.scene) is not None:
         counts = (proof.images, proof.batches, proof.cameras)
         holds = isinstance(proof.gain, tuple) and len(proof.gain) == 3
@@ -558,6 +593,50 @@ def make_card(
         columns["shifted_temperature"] = tuple(ends[0] ** (1.0 - alpha) * ends[1] ** alpha for alpha in alphas)
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))
+
+
+FEW = (2, 3, 5, 10, 25, 50, 100, 200, 400)
+"""Numbers of classes for which a card has thresholds."""
+
+_DRAWN_AT_ONCE = 256  # images
+
+
+def with_few(card: Card, logits: Callable[[int], Tensor], labels: Tensor) -> Card:
+    """Return the card with thresholds of `atc` among fewer classes, as cameras with a shortlist have.
+
+    A shortlist of a few classes has few images of the sample. So each image is put among its own class and others that
+    are drawn for it, with a fixed seed: the threshold is one for so many classes, whichever they are.
+
+    Args:
+        card: the card of the sample.
+        logits: `logits(j)` gives `[N, C]` at `card.alphas[j]`.
+        labels: `[N]`, class indices.
+    """
+    C = logits(0).shape[-1]
+    sizes = [size for size in FEW if size < C]
+    if not sizes:
+        return card
+    columns = _columns(labels, C, sizes[-1])
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for j, T in enumerate(card.temperature):
+        z = logits(j).double().gather(1, columns)  # [N, K]
+        for size in sizes:
+            few = z[:, :size]
+            right = float((few[:, 0] >= few.amax(dim=-1)).double().mean())
+            found[size].append(fit_threshold(entropy(few, T), right))
+    return replace(card, among_few=tuple(FewThreshold(size, tuple(found[size])) for size in sizes))
+
+
+def _columns(labels: Tensor, C: int, most: int) -> Tensor:
+    """Return for each image its own class and then others in an order drawn for it, `[N, most]`, 2 <= most <= C."""
+    random = torch.Generator().manual_seed(0)
+    parts = []
+    for start in range(0, len(labels), _DRAWN_AT_ONCE):
+        own = labels[start : start + _DRAWN_AT_ONCE]
+        keys = torch.rand(len(own), C, generator=random)
+        keys[torch.arange(len(own)), own] = -1.0
+        parts.append(keys.argsort(dim=-1)[:, :most])
+    return torch.cat(parts)
 
 
 def _levels(card: Card, logits: Callable[[int], Tensor]) -> dict[str, tuple[float, ...]]:

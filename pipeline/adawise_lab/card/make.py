@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adawise.app.model import ModelPair, load_model
 from adawise.card.advice import OWN, advised_alpha, evaluate_conditions
-from adawise.card.card import Card, Condition, make_card, read_card
+from adawise.card.card import Card, Condition, make_card, read_card, with_few
 from adawise.clip.heads import encoded, heads_path
 from adawise.console import progress
 from adawise.decode.codec import open_image
@@ -127,6 +127,7 @@ def evaluated_card(
         like=like,
     )
     card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
+    card = with_few(card, home.logits, home.labels)
     if not shifted:
         return card, None
     judgement = assess_pair(card, [replace(home, name=group), *shifted])

@@ -587,3 +587,31 @@ def test_a_scene_that_cannot_be_compared_is_an_error(
     assert adawise(folder, monkeypatch, *scene_command(labelled, tmp_path / "new.json", *flags)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "new.json").exists()
+
+
+@pytest.mark.check("lab")
+def test_drift_estimates_what_had_a_shortlist_by_thresholds_for_as_few_classes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    root, card = str(tmp_path / "listed"), read_card(folder / "card.json")
+    listed = ("--scene.shortlists", json.dumps([{"streams": "*", "classes": CLASSES[:3]}]))
+    assert adawise(folder, monkeypatch, "replay", "yard", "-o", root, *listed) == 0
+    rows = read_predictions(root, columns=["alpha", "entropy"]).table()
+    known = card.thresholds_among(3, len(CLASSES))
+    assert known is not None
+    at = dict(zip(card.alphas, known, strict=True))
+    below = [
+        value <= at[alpha] for alpha, value in zip(*(rows[n].to_pylist() for n in ("alpha", "entropy")), strict=True)
+    ]
+    for flags, expected in ((listed, float(np.mean(below))), ((), None)):
+        capsys.readouterr()
+        assert adawise(folder, monkeypatch, "drift", root, *flags, "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        helped = report["helped"]
+        assert {each["name"]: each["value"] for each in helped["estimates"]} == (
+            {} if expected is None else {"ATC": pytest.approx(expected)}
+        )
+        left_out = [
+            note for note in helped["notes"] if note.startswith("576 of 576 images were served among a shortlist")
+        ]
+        assert len(left_out) == (expected is None)

@@ -39,32 +39,42 @@ SELECT arm, truth, answer, count(*) AS images FROM answers WHERE answer IS NOT N
 
 ACCEPTED = "SELECT count(*) FROM predictions WHERE status = 'accepted'"
 
-AMONG_ALL = "SELECT count(*) FROM among_all"
+SERVED_AT = """
+SELECT alpha, count(*) AS images FROM accepted WHERE shortlist IS NULL GROUP BY ALL ORDER BY ALL
+"""
 
-SERVED_AT = "SELECT alpha, count(*) AS images FROM among_all GROUP BY ALL ORDER BY ALL"
+WITHOUT_FIGURES = """
+SELECT count(*) FROM accepted
+WHERE shortlist IS NOT NULL AND shortlist NOT IN (SELECT shortlist FROM thresholds WHERE shortlist IS NOT NULL)
+"""
 
 BELOW = """
-SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images
-FROM among_all JOIN thresholds USING (alpha)
+SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images,
+       count(*) FILTER (accepted.shortlist IS NOT NULL) AS listed
+FROM accepted JOIN thresholds
+    ON accepted.alpha = thresholds.alpha AND accepted.shortlist IS NOT DISTINCT FROM thresholds.shortlist
 """
 
 NO_BATCHES = """
 SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS partition, NULL::VARCHAR AS stream_id, NULL::BIGINT AS batch_number,
-       NULL::BIGINT AS first_offset, NULL::BIGINT AS last_offset
+       NULL::BIGINT AS first_offset, NULL::BIGINT AS last_offset, NULL::VARCHAR AS shortlist
 WHERE FALSE
 """
+"""The batches that were served among a shortlist, with its digest, where there are none."""
 
 
-def create_among_all(listed: str) -> str:
-    """Return the SQL of the view `among_all`: the accepted images that are in none of these batches."""
+def create_accepted(listed: str) -> str:
+    """Return the SQL of the view `accepted`: alpha and entropy of accepted images, with the digest of the shortlist.
+
+    `listed` are the batches with a shortlist, as `NO_BATCHES`.
+    """
     return f"""
-    CREATE OR REPLACE TEMP VIEW among_all AS
-    SELECT alpha, entropy FROM predictions WHERE status = 'accepted' AND NOT EXISTS (
-        SELECT 1 FROM ({listed}) AS each
-        WHERE each.topic = predictions.topic AND each.partition = predictions.partition
+    CREATE OR REPLACE TEMP VIEW accepted AS
+    SELECT alpha, entropy, shortlist FROM predictions LEFT JOIN ({listed}) AS each
+        ON each.topic = predictions.topic AND each.partition = predictions.partition
             AND each.stream_id = predictions.stream_id AND each.batch_number = predictions.batch_number
             AND predictions."offset" BETWEEN each.first_offset AND each.last_offset
-    )
+    WHERE status = 'accepted'
     """
 
 
