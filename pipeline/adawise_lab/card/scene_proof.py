@@ -78,8 +78,8 @@ def compare_scene(
     """
     if not settings.scene.has_prior:
         raise SettingsError(
-            "scene.prior is off, so there is no scene_label to compare with label: set it to beside, and let workers "
-            "serve with it"
+            "--recording is not given, and scene.prior is off: a recording is needed to correct the card, and to "
+            "compare scene_label with label, workers that serve with scene.prior = beside"
         )
     assert settings.model.classes is not None  # the command line has checked it
     classes = read_lines(settings.model.classes, "model.classes", "class name")

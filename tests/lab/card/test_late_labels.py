@@ -390,7 +390,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     new = str(tmp_path / "new.json")
     root = ("card", "correct", str(labelled), "-o", new)
     for arguments, expected in (
-        (root, "--recording (not given)"),
+        (root, "--recording is not given, and scene.prior is off"),
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
@@ -568,7 +568,7 @@ def test_labels_that_do_not_prove_the_scene_leave_it_beside(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--scene.prior", "off"), "scene.prior is off, so there is no scene_label to compare"),
+        (("--scene.prior", "off"), "--recording is not given, and scene.prior is off"),
         (("--images", "8"), "--images and --without-replay are about a recording"),
         (("--scene.smoothing", "beside"), "there are 0 of 0"),
         ((), "there are 0 of 0"),
