@@ -236,6 +236,10 @@ EVENTS: dict[str, LoggedEvent] = {
         "The card of this pair and these classes is beside theta_1, and alpha is searched without it.",
         "Set model.card.",
     ),
+    "advice_of_all_classes": LoggedEvent(
+        "The card advises a fixed alpha by a comparison among all classes, and cameras have shortlists.",
+        "Set search.strategy to warm, or to fixed if that alpha is meant.",
+    ),
     "prior_uncalibrated": LoggedEvent(
         "A class prior is learned from confidences that no card calibrates.",
         "Make a card, and name it as model.card.",

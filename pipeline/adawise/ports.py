@@ -16,6 +16,7 @@ from adawise.records import (
     Frame,
     Gap,
     ImageBatch,
+    LabelColumn,
     Message,
     PairKey,
     Predictions,
@@ -23,6 +24,7 @@ from adawise.records import (
     Selection,
     Switch,
     TopicPartition,
+    label_column,
 )
 
 if TYPE_CHECKING:  # as in `records`
@@ -160,6 +162,11 @@ class ServedBy:
     method: str = ""
     config: str = ""
     tail_share: float | None = None
+
+    @property
+    def label_column(self) -> LabelColumn | None:
+        """The column that results have as their label. See `records.label_column`."""
+        return label_column(self.settings)
 
     @property
     def key(self) -> PairKey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
@@ -25,6 +25,27 @@ Rows: TypeAlias = "npt.NDArray[np.int64]"
 
 Selection: TypeAlias = "tuple[int, Rows]"
 """The number of a batch of a round, and rows `[m]` of it."""
+
+LabelColumn: TypeAlias = Literal["label", "scene_label"]
+
+
+def label_column(settings: Mapping[str, Any]) -> LabelColumn | None:
+    """Return the column of the rows that results have as their label, by the settings that served.
+
+    Args:
+        settings: values by name, as `ports.ServedBy` has them; `scene.prior` is among them unless it is off.
+
+    Returns:
+        The column; None without a class prior, or if the settings were not recorded: then there is only `label`.
+
+    Example:
+        >>> label_column({"scene.prior": "served"}), label_column({"scene.prior": "beside"})
+        ('scene_label', 'label')
+    """
+    if "scene.prior" not in settings:
+        return None
+    return "scene_label" if settings["scene.prior"] == "served" else "label"
+
 
 STATISTICS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
 """The appearance statistics in `Frame.statistics`, in order.
@@ -278,7 +299,8 @@ class Predictions:
 class RowResult:
     """One row of the output as it is published as a result; the names are those of the columns.
 
-    Values that were not evaluated are None, as are all predictions of an image that was not accepted.
+    Values that were not evaluated are None, as are all predictions of an image that was not accepted. `label_column`
+    says which column is the label of the result; None if there is no `scene_label`, and so no choice.
     """
 
     row_id: RowId
@@ -303,6 +325,21 @@ class RowResult:
     predicted_at_us: int | None = None
     scene_label: str | None = None
     scene_confidence: float | None = None
+    label_column: LabelColumn | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The label of the result."""
+        if self.label_column == "scene_label":
+            return self.scene_label
+        return self.top_labels[0] if self.top_labels else None
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability of `label`."""
+        if self.label_column == "scene_label":
+            return self.scene_confidence
+        return self.top_probabilities[0] if self.top_probabilities else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
-from adawise.labels.benefit.estimate import OtherRun, estimate_benefit
+from adawise.labels.benefit.estimate import Among, OtherRun, estimate_benefit
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
@@ -25,7 +25,7 @@ from adawise_drift.events.accuracy import over_time
 from adawise_drift.events.known import KnownSpan, read_known
 from adawise_drift.events.result import Example, GalleryFrame
 from adawise_drift.events.together import groups
-from adawise_drift.queries import written_out
+from adawise_drift.queries import LISTED, written_out
 from adawise_drift.report import Report
 from adawise_drift.request import DriftRequest
 
@@ -97,7 +97,8 @@ def _report(
     query, gallery = examples.gallery()
     served = _served(request.roots, found)
     with steps("judged", None, "") as bar:
-        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card)
+        among = Among(LISTED, request.shortlists, len(request.classes or ()))
+        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card, among)
         bar.advance()
     widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
     queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)
@@ -128,6 +129,7 @@ def _report(
             *notes.left_out(tables, found, cameras, request.clocks),
             *examples.notes(),
             *notes.fixed_alphas(served),
+            *notes.labels_of_results(served),
             *notes.never_served(tables, request.roots, request.since, request.until),
         ),
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from adawise.errors import ChainError
 from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
-from adawise.records import Gap, TopicPartition, time_text
+from adawise.records import Gap, TopicPartition, label_column, time_text
 from adawise.sink.segment import FORMAT
 from adawise.sink.served_by import ServedSettings
 from adawise.store.documents import Count, Document, Text, read_document
@@ -104,6 +104,17 @@ def fixed_alphas(served: Sequence[ServedSettings]) -> Iterator[str]:
         yield (
             f"a fixed alpha of {' or '.join(dict.fromkeys(map(str, fixed)))} served{part}: a constant alpha says "
             "nothing about the cameras; the other measures do"
+        )
+
+
+def labels_of_results(served: Sequence[ServedSettings]) -> Iterator[str]:
+    """Yield that results had the scene's label, where the settings that served say so."""
+    columns = {column for each in served if (column := label_column(each.settings)) is not None}
+    if "scene_label" in columns:
+        part = "" if len(columns) == 1 else " for a part of it"
+        yield (
+            f"results and alerts had scene_label as label{part} (scene.prior = served): what is said here of labels, "
+            "confidence and `served` is of the column label, and scene_label is named as such"
         )
 
 

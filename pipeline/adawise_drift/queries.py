@@ -55,7 +55,7 @@ SELECT stream_id,
        max(greatest(alpha, list_max(list_transform(trials, lambda t: t.alpha)))) AS tried_high,
        favg(objective) FILTER (NOT isnan(objective)) AS objective,
        favg(posterior_sd) AS posterior_sd,
-       favg(reference) AS reference,
+       favg(reference) FILTER (shortlist IS NULL) AS reference,
        fsum(forward_equivalents * images) / sum(images) AS forward_equivalents,
        fsum(confidence) / nullif(sum(answered), 0) AS confidence,
        sum(agreed) / nullif(sum(compared), 0) AS endpoints_agree,
@@ -63,6 +63,12 @@ SELECT stream_id,
 FROM outcomes LEFT JOIN levels USING (alpha)
 GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST, bin
 """
+
+LISTED = """
+SELECT topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist
+FROM traces WHERE shortlist IS NOT NULL
+"""
+"""The batches that were served among a shortlist, as `labels.benefit.estimate` takes them."""
 
 LAST_UNMEASURED = "SELECT max(until)::VARCHAR FROM unmeasured"
 

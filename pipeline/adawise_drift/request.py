@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,6 +113,7 @@ class DriftRequest:
         labels: file of labels; None for those under the roots and those of the producer.
         label_within: how far a label's time may be from its frame's.
         classes: the classes of the models, beside those in the rows.
+        shortlists: the number of classes of the cameras' shortlists, by digest, for estimates without labels.
         against: outputs of replays of the same images at other alphas.
         limits: numbers of cameras that must not be exceeded.
         command: the command line that asks the same, for the page.
@@ -136,6 +137,7 @@ class DriftRequest:
     labels: str | None = None
     label_within: timedelta = timedelta(0)
     classes: tuple[str, ...] | None = None
+    shortlists: Mapping[str, int] = field(default_factory=dict)
     against: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     command: str = ""

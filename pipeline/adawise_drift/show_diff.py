@@ -75,6 +75,11 @@ def sentences(found: RunDifference) -> Iterator[str]:
         )
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
+    if served := [name for name, run in (("A", found.a), ("B", found.b)) if "scene_label" in run.label_columns]:
+        yield (
+            f"  results of {' and '.join(served)} had scene_label as label (scene.prior = served); labels and "
+            "accuracies here are of the column label"
+        )
     yield from _verdict(found)
 
 

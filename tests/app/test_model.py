@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from adawise.app.model import ModelPair, adaptation, load_model, prior_note, served_by
+from adawise.app.model import ModelPair, adaptation, identity_of, load_model, prior_note, served_by, shortlist_note
+from adawise.app.parts import scene_digest
 from adawise.app.prompts import read_lines
-from adawise.card.card import Card, LabelBias, PairVerdict, make_card
+from adawise.card.card import Card, LabelBias, PairVerdict, SceneProof, make_card
 from adawise.errors import SettingsError
 from adawise.ports import ServedBy
 from adawise.settings import Settings
@@ -141,6 +142,20 @@ def test_a_card_that_late_labels_corrected_is_refused_beside_shortlists(model: M
         adaptation(listing(objective="tsallis"), carded)
 
 
+def test_a_fixed_alpha_that_the_card_advises_by_all_classes_is_named_beside_shortlists(model: ModelPair) -> None:
+    verdict = PairVerdict("tsallis", 0.6, 0.5, 0.25, 0.62, 0.58, (-0.04, -0.05, -0.03), ())
+    carded = replace(model, card=replace(a_card(model), verdict=verdict))
+    note = shortlist_note(listing(strategy="auto"), carded)
+    assert note is not None
+    assert note.startswith("the card advises a fixed alpha, and no adapting, by a comparison among all")
+    for chosen, paired in (
+        (listing(strategy="warm"), carded),
+        (listing(strategy="auto"), replace(model, card=a_card(model))),
+        (settings(Path("unused"), strategy="auto"), carded),
+    ):
+        assert shortlist_note(chosen, paired) is None
+
+
 @pytest.mark.parametrize(
     ("prior", "carded", "warned"), [("off", False, False), ("beside", False, True), ("beside", True, False)]
 )
@@ -151,6 +166,36 @@ def test_a_class_prior_without_a_card_is_warned_of(model: ModelPair, prior: str,
     paired = replace(model, card=a_card(model) if carded else None)
     assert (prior_note(chosen, paired) is not None) == warned
     assert (adaptation(chosen, paired).prior_of is None) == (prior == "off")
+
+
+def serving_scene(**scene: Any) -> Settings:
+    tree = settings(Path("unused")).model_dump() | {"scene": {"prior": "served", **scene}}
+    tree["search"]["objective"] = "tsallis"
+    return Settings.model_validate(tree)
+
+
+def proof_of(chosen: Settings, *, low: float = 0.01) -> SceneProof:
+    gain = (0.05, low, 0.09)
+    return SceneProof(scene_digest(chosen.scene), 0.6, gain, "north", 0.02, -0.01, 500, 80, 3, low > 0.0, "")
+
+
+def test_a_scene_is_served_by_a_card_whose_labels_prove_it_and_learns_as_beside(model: ModelPair) -> None:
+    chosen = serving_scene()
+    plain, proven = a_card(model), replace(a_card(model), scene=proof_of(chosen))
+    made = adaptation(chosen, replace(model, card=proven))
+    beside = adaptation(serving_scene(prior="beside"), replace(model, card=plain))
+    assert (made.prior_of, made.smooths, made.strategy.key) == (beside.prior_of, beside.smooths, beside.strategy.key)
+    assert identity_of(replace(model, card=proven)) == identity_of(replace(model, card=plain))
+    with_both = serving_scene(smoothing="served")
+    for card, named, refused in (
+        (None, chosen, r"scene\.prior = served needs .* but there is no card"),
+        (plain, chosen, "has no comparison of scene_label with label on late labels"),
+        (proven, with_both, r"scene\.prior and scene\.smoothing = served .* made under another scene\.smoothing"),
+        (replace(plain, scene=proof_of(chosen, low=-0.01)), chosen, r"does not: on 500 .* \+5\.0 points .*95 %: -1\.0"),
+    ):
+        with pytest.raises(SettingsError, match=refused) as raised:
+            adaptation(named, replace(model, card=card))
+        assert "to beside, label images that workers serve so, and compare: adawise card correct" in str(raised.value)
 
 
 def test_a_scene_that_is_off_changes_no_fingerprint(model: ModelPair) -> None:

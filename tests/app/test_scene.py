@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.app.parts import shortlists
+from adawise.app.parts import scene_digest, shortlists
 from adawise.errors import SettingsError
 from adawise.settings import SceneSettings, read
 from adawise.settings.describe import SETTINGS, shown
@@ -109,3 +109,25 @@ def test_smoothing_without_a_class_prior_is_a_mistake(tmp_path: Path) -> None:
         read((), environ={}, folder=tmp_path).checked()
     both = scene_in(tmp_path, '[scene]\nsmoothing = "beside"\nprior = "beside"\n')
     assert (both.prior, both.smoothing) == ("beside", "beside")
+
+
+@pytest.mark.parametrize(("prior", "smoothing"), [("served", "beside"), ("beside", "served"), ("off", "served")])
+def test_the_prior_and_smoothing_are_served_together(tmp_path: Path, prior: str, smoothing: str) -> None:
+    remedy = "set scene.prior to served too" if prior == "off" else f"set it to {prior} as scene.prior, or to off"
+    with pytest.raises(SettingsError, match=rf"(?s)scene\.smoothing.*{remedy}"):
+        scene_in(tmp_path, f'[scene]\nprior = "{prior}"\nsmoothing = "{smoothing}"\n')
+    for alone in ("off", "served"):
+        scene = scene_in(tmp_path, f'[scene]\nprior = "served"\nsmoothing = "{alone}"\n')
+        assert (scene.is_served, scene.smooths) == (True, alone == "served")
+
+
+def test_the_digest_of_a_scene_is_of_what_its_labels_depend_on(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        return scene_digest(scene_in(tmp_path, f"[scene]\n{text}\n"))
+
+    beside, listed = digest('prior = "beside"'), digest(f'prior = "beside"\n{FILE}')
+    assert beside == digest('prior = "served"')
+    both = digest('prior = "served"\nsmoothing = "served"')
+    assert both == digest('prior = "beside"\nsmoothing = "beside"')
+    assert len({beside, both, listed}) == 3
+    assert listed == digest(f'prior = "beside"\n{FILE}'.replace('"lorry", "car"', '"car", "lorry"'))

@@ -21,13 +21,16 @@ from adawise.card.card import (
     BIASED,
     Card,
     Condition,
+    FewThreshold,
     FittedSearch,
     GroupVerdict,
     LabelBias,
     ObjectiveResult,
     PairVerdict,
+    SceneProof,
     make_card,
     read_card,
+    with_few,
 )
 from adawise.errors import CardError
 from tests.card.test_calibration import ends, sample
@@ -364,6 +367,69 @@ def test_a_card_from_before_an_objective_is_read_without_its_level(tmp_path: Pat
 
 
 BIAS = LabelBias("tsallis", (-0.5, 0.1, 0.4), (0.1, 0.05, 0.1), 120, 6, 3.5, "2026-11-28T00:00:00+00:00")
+
+
+PROOF = SceneProof("d1g3st", 0.6, (0.05, 0.01, 0.09), "north", 0.02, -0.01, 500, 80, 3, proves=True, created_at="then")
+
+
+def test_what_labels_say_of_a_scene_is_in_the_file_and_not_in_the_digest(tmp_path: Path) -> None:
+    proven = a_card(scene=PROOF)
+    assert read_card(write(tmp_path, proven.to_json())) == proven
+    assert (proven.digest, proven.format) == (GOOD.digest, GOOD.format)
+    assert "scene" not in json.loads(GOOD.to_json())
+    assert proven.corrected(LabelBias("tsallis", (0.1,) * 3, (0.1,) * 3, 100, 10, 9.0, "")).scene is None
+    later = json.loads(proven.to_json())
+    later["scene"] = {"version": 2, "anything": [1]}
+    assert read_card(write(tmp_path, json.dumps(later))) == GOOD
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gain": (0.05, -0.01, 0.09)},
+        {"worst_gain": -0.02},
+        {"proves": False},
+        {"gain": (0.05, 0.01)},
+        {"images": 0},
+        {"bound": "low"},
+    ],
+)
+def test_a_decision_that_does_not_follow_from_its_figures_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = write(tmp_path, a_card(scene=replace(PROOF, **wrong)).to_json())
+    with pytest.raises(CardError, match="scene: expected figures from which its decision follows"):
+        read_card(path)
+
+
+def test_among_few_classes_the_thresholds_of_a_card_expect_as_many_errors_as_there_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    z = torch.tensor(rng.normal(0.0, 1.0, (2_000, 30)))
+    labels = torch.tensor(rng.integers(30, size=2_000))
+    z[torch.arange(2_000), labels] += 1.5
+    plain = make_card(lambda _: z, labels, alphas=ALPHAS, identity=IDENTITY, created_at="then")
+    card = with_few(plain, lambda _: z, labels)
+    assert [few.classes for few in card.among_few] == [2, 3, 5, 10, 25]
+    assert card.digest == plain.digest
+    assert read_card(write(tmp_path, card.to_json())) == card
+    own = torch.randperm(30, generator=torch.Generator().manual_seed(1))[:7].sort().values
+    rows = torch.isin(labels, own)
+    of_list, T = z[rows][:, own], card.temperature[0]
+    right = float((own[of_list.argmax(-1)] == labels[rows]).double().mean())
+    among = card.thresholds_among(7, 30)
+    assert among is not None
+    assert card.among_few[2].threshold[0] < among[0] < card.among_few[3].threshold[0]
+    assert float((entropy(of_list, T) <= among[0]).mean()) == pytest.approx(right, abs=0.06)
+    assert float((entropy(of_list, T) <= card.threshold[0]).mean()) > right + 0.1, "that for all classes does not hold"
+    assert card.thresholds_among(30, 30) == pytest.approx(card.threshold)
+    assert card.thresholds_among(1, 30) is card.thresholds_among(31, 30) is plain.thresholds_among(7, 30) is None
+
+
+@pytest.mark.parametrize("wrong", [((5, 2),), ((1, 3),), ((2, 1),), ((3, 3), (2, 3))])
+def test_thresholds_among_few_that_no_sample_gave_are_refused(
+    tmp_path: Path, wrong: tuple[tuple[int, int], ...]
+) -> None:
+    few = tuple(FewThreshold(classes, (0.5,) * alphas) for classes, alphas in wrong)
+    with pytest.raises(CardError, match="among_few: expected ascending numbers of classes"):
+        read_card(write(tmp_path, a_card(among_few=few).to_json()))
 
 
 def test_a_bias_is_added_to_its_objective_at_each_alpha_and_to_no_other() -> None:

@@ -14,8 +14,9 @@ import torch
 
 from adawise.app.model import ModelPair
 from adawise.app.pairs import document_of
+from adawise.app.parts import scene_digest
 from adawise.app.precision import PrecisionChoice
-from adawise.card.card import PairVerdict, read_card
+from adawise.card.card import PairVerdict, SceneProof, read_card
 from adawise.clip import classifier as clip_classifier
 from adawise.clip import device as clip_device
 from adawise.doctor import model as module
@@ -23,7 +24,7 @@ from adawise.doctor import model as pair_module
 from adawise.doctor.known import CheckResult, Known
 from adawise.doctor.model import number_format, verdict
 from adawise.errors import CardError, CheckpointError, SettingsError
-from adawise.settings import Settings
+from adawise.settings import SceneSettings, Settings
 from adawise.sink.served_by import claim_precision
 from adawise.store.store import open_store
 from tests.models import PairFolder, write_pair
@@ -175,6 +176,23 @@ def test_a_card_of_other_pictures_is_a_warning_and_one_of_another_pair_fails(
     damaged.write_text(json.dumps({"layout": 99}))
     with pytest.raises(CardError):
         module.pair(facts(pair_folder, tmp_path, card=damaged))
+
+
+def test_a_scene_that_no_labels_prove_fails_before_a_worker_does(
+    pair_folder: PairFolder, card: Path, tmp_path: Path
+) -> None:
+    proven = tmp_path / "proven.json"
+    scene = SceneSettings(prior="served")
+    proof = SceneProof(scene_digest(scene), 0.6, (0.05, 0.01, 0.09), "north", 0.02, -0.01, 500, 80, 3, True, "then")
+    proven.write_text(replace(read_card(card), scene=proof).to_json())
+    for place, refused in ((card, True), (proven, False)):
+        known = facts(pair_folder, tmp_path, card=place)
+        known.settings = known.settings.model_copy(update={"scene": scene})
+        if refused:
+            with pytest.raises(SettingsError, match=r"scene\.prior = served needs labels .* has no comparison"):
+                module.pair(known)
+        else:
+            assert module.pair(known).status == "ok"
 
 
 def test_a_card_beside_theta_1_that_no_setting_names_is_a_warning(card: Path, tmp_path: Path) -> None:

@@ -50,6 +50,23 @@ def test_pictures_are_means_over_the_batches_of_a_bin(connection: duckdb.DuckDBP
     assert series.colourfulness[kept] == pytest.approx(colour, abs=1e-6)
 
 
+def test_batches_with_a_shortlist_are_not_compared_with_the_level_of_all_classes(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    own = connection.cursor()
+    own.execute("INSERT INTO levels SELECT DISTINCT alpha, 1.25 FROM traces")
+    own.execute(
+        "BEGIN; UPDATE traces SET shortlist = 'd1g3st' WHERE time >= (SELECT min(time) + INTERVAL 1 DAY FROM traces)"
+    )
+    try:
+        series = collect(own, is_labelled=True).series["camera-000"]
+    finally:
+        own.execute("ROLLBACK; DELETE FROM levels")
+    day = series.time_us < series.time_us[0] + 86_400_000_000
+    assert series.reference[day][:-1] == pytest.approx(1.25)
+    assert np.isnan(series.reference[~day][1:]).all()
+
+
 def test_labels_are_counted_in_the_bin_of_their_image(found: Collected) -> None:
     binned = found.binned["camera-000"]
     day = binned.time_us < binned.time_us[0] + 86_400_000_000

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
+from adawise.sink.served_by import ServedSettings
 from adawise_drift.collect import Tables
-from adawise_drift.notes import never_served
+from adawise_drift.notes import labels_of_results, never_served
 from tests.drift.answers import World, write
 
 FACTS = {"format": 2, "topic": "frames", "partition": 0, "gaps": [[10, 12, "compacted"]]}
@@ -31,6 +32,25 @@ def of_footer(root: Path, footer: Mapping[bytes, bytes]) -> list[str]:
 
 def of_facts(root: Path, **changes: object) -> list[str]:
     return of_footer(root, {b"adawise.segment": json.dumps(FACTS | changes).encode()})
+
+
+@pytest.mark.parametrize(
+    ("priors", "expected"),
+    [
+        (["served"], "results and alerts had scene_label as label (scene.prior = served)"),
+        (["beside", "served"], "results and alerts had scene_label as label for a part of it"),
+        (["beside"], None),
+        ([None], None),
+    ],
+)
+def test_it_is_noted_that_results_had_the_label_of_the_scene(priors: list[str | None], expected: str | None) -> None:
+    served = [
+        ServedSettings("model", str(prior), "2026-05-01", {} if prior is None else {"scene.prior": prior}, {})
+        for prior in priors
+    ]
+    assert [note[: len(expected or "")] for note in labels_of_results(served)] == (
+        [] if expected is None else [expected]
+    )
 
 
 @pytest.mark.parametrize("key", ["segment", "compacted"])

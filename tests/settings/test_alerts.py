@@ -65,6 +65,13 @@ def test_a_rule_by_scene_needs_the_class_prior(tmp_path: Path) -> None:
         rules_in(tmp_path, rule.replace('labels = ["car"]', 'silent_after = "5m"'))
 
 
+def test_a_rule_goes_by_the_label_that_results_have() -> None:
+    settings = AlertsSettings.model_validate({"rules": [{"name": "x", "labels": ["car"]}]})
+    (beside,), (served,) = (alert_rules(settings, ["car"], is_scene_served=served) for served in (False, True))
+    assert isinstance(served, LabelRule)
+    assert (beside, served.by_scene) == (alert_rules(settings, ["car"])[0], True)
+
+
 def test_a_label_that_is_no_class_is_an_error_with_the_nearest_one() -> None:
     settings = AlertsSettings.model_validate({"rules": [{"name": "x", "labels": ["forklif"]}]})
     with pytest.raises(SettingsError, match=r"rule x: expected a class of model\.classes, got 'forklif'.*'forklift'"):

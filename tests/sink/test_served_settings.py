@@ -7,13 +7,14 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import ServedBy
 from adawise.sink import layout
 from adawise.sink.served_by import note_settings, read_noted, read_settings
-from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
+from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, frame, open_chain, served
 
 KEY = "_settings/model-config.json"
 
@@ -38,6 +39,28 @@ def test_settings_are_noted_before_the_first_rows_and_read_as_they_were() -> Non
     assert (found.model_fingerprint, found.config_fingerprint) == ("model", "config")
     assert (found.settings, found.places) == ({"search.price": 0.03}, {"model.theta_0": "pair/theta_0"})
     assert store.list(layout.SETTINGS) == [KEY]
+
+
+@pytest.mark.parametrize(("prior", "column"), [("served", "scene_label"), ("beside", "label"), (None, "label")])
+def test_the_newest_results_have_the_label_of_the_settings_that_served_them(prior: str | None, column: str) -> None:
+    store = DictStore()
+    known = {} if prior is None else {"scene.prior": prior}
+    chain = open_chain(store, by=replace(by(), settings={**by().settings, **known}))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    images, predictions, trace = served([frame(offset) for offset in range(3)])
+    scene = np.full(3, 2, np.int32), np.full(3, 0.5, np.float32)
+    corrected = replace(predictions, scene_index=scene[0], scene_confidence=scene[1])
+    chain.commit(replace(draft(0, 3), accepted=[(images, corrected, trace)], rejected=[]))
+    later = open_chain(store, by=by("another"))
+    later.check()
+    later.recover(TP, IDENTITY, 0)
+    (publication,) = later.newest(TP)
+    assert isinstance(publication.what, list)
+    assert [result.label_column for result in publication.what] == [column] * 3
+    assert [result.label for result in publication.what] == (
+        [CLASSES[2]] * 3 if column == "scene_label" else [CLASSES[n] for n in range(3)]
+    )
 
 
 def test_what_was_noted_stays_and_other_settings_come_behind_it() -> None:

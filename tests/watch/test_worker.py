@@ -81,6 +81,9 @@ def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
     facts = dict(watched.observer.view().facts)
     assert (facts["model (fingerprint)"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
     assert "shared layers" not in facts, "it was not recorded"
+    assert "label of results" not in facts, "there is no choice"
+    watched.observer.observe(PairServes(TP, replace(by, settings={**by.settings, "scene.prior": "served"}), None))
+    assert dict(watched.observer.view().facts)["label of results"] == "scene_label"
     for share, text in ((1.0, "nothing is shared"), (0.25, "an image at a second alpha costs 0.25 of a forward")):
         watched.observer.observe(PairServes(TP, replace(by, tail_share=share), None))
         assert dict(watched.observer.view().facts)["shared layers"].endswith(text)

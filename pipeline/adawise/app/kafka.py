@@ -129,6 +129,7 @@ def results(
         source=source,
         classes=classes,
         model_fingerprint=model_fingerprint,
+        column="scene_label" if settings.scene.is_served else "label",
         when=wanted.when,
         per=wanted.per,
         form=wanted.form,

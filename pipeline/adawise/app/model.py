@@ -19,7 +19,7 @@ from adawise.adapt.shortlist import Shortlists, digest_of
 from adawise.adapt.state import largest_bytes
 from adawise.adapt.strategies import strategy
 from adawise.app.machine import usable_cores
-from adawise.app.parts import exploration, rendition, shortlists
+from adawise.app.parts import exploration, rendition, scene_digest, shortlists
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.card import advice
 from adawise.card.card import Card, read_card
@@ -211,13 +211,24 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
 
 def prior_note(settings: Settings, model: ModelPair) -> str | None:
     """Return a note on a class prior that no card supports, or None."""
-    return advice.PRIOR_WITHOUT_CARD if settings.scene.prior != "off" and model.card is None else None
+    return advice.PRIOR_WITHOUT_CARD if settings.scene.has_prior and model.card is None else None
 
 
-def warn_of_prior(settings: Settings, model: ModelPair) -> None:
-    """Log a class prior that no card supports; for each pair that is to serve or is staged."""
+def shortlist_note(settings: Settings, model: ModelPair) -> str | None:
+    """Return a note on a fixed alpha that the card advises by all classes, where cameras have shortlists; or None."""
+    if not settings.scene.shortlists or settings.search.strategy != advice.AUTO or model.card is None:
+        return None
+    if advice.advised_alpha(model.card.verdict) is None:
+        return None
+    return advice.ADVICE_OF_ALL.format(classes=len(model.classes))
+
+
+def warn_of_scene(settings: Settings, model: ModelPair) -> None:
+    """Log what the card does not support of the scene; for each pair that is to serve or is staged."""
     if (note := prior_note(settings, model)) is not None:
         _log.warning("prior_uncalibrated", note=note)
+    if (note := shortlist_note(settings, model)) is not None:
+        _log.warning("advice_of_all_classes", note=note)
 
 
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
@@ -243,12 +254,43 @@ def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> Non
 
 
 def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
-    """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
+    """Return the method of the settings over the pair.
+
+    Raises:
+        SettingsError: no room for states, a scene that labels do not prove is to be served, or as `method`.
+    """
     made = method(settings.search, model, top_k=settings.predict.top_k)
-    if settings.scene.prior == "beside":
-        made = replace(made, prior_of=digest_of(model.classes), smooths=settings.scene.smoothing == "beside")
+    if settings.scene.is_served:
+        expect_proof(settings, model.card)
+    if settings.scene.has_prior:
+        made = replace(made, prior_of=digest_of(model.classes), smooths=settings.scene.smooths)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return among(made, shortlists(settings.scene, model.classes), settings.search, model)
+
+
+def expect_proof(settings: Settings, card: Card | None) -> None:
+    """Raise SettingsError unless the card has labels that prove the scene of the settings.
+
+    A worker that serves `scene_label` without a proof might serve worse than without a scene, which no metric shows.
+    """
+    scene, place = settings.scene, settings.model.card
+    proof = None if card is None else card.scene
+    if card is None:
+        lacking = "there is no card (model.card)"
+    elif proof is None:
+        lacking = f"{place} has no comparison of scene_label with label on late labels"
+    elif proof.settings != scene_digest(scene):
+        lacking = f"that of {place} was made under another scene.smoothing, scene.shortlists or version"
+    elif not proof.proves:
+        lacking = f"that of {place} does not: {advice.scene_in_words(proof)}"
+    else:
+        return
+    named = "scene.prior and scene.smoothing" if scene.smooths else "scene.prior"
+    raise SettingsError(
+        f"{named} = served needs labels that prove scene_label better than label, but {lacking}. Set {named} to "
+        "beside, label images that workers serve so, and compare: adawise card correct ROOT -o NEW.card.json "
+        "(docs/guide/scene.md)"
+    )
 
 
 def among(made: Adaptation, listed: Shortlists, search: SearchSettings, model: ModelPair) -> Adaptation:
@@ -295,8 +337,8 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
     scene = settings.scene
     more = {
         "shortlists": bool(scene.shortlists),
-        "prior": scene.prior != "off",
-        "smoothing": scene.smoothing != "off",
+        "prior": scene.has_prior,
+        "smoothing": scene.smooths,
     }
     size = largest_bytes(key, points, observations, conditions, **more) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams

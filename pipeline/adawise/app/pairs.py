@@ -30,7 +30,7 @@ from adawise.app.model import (
     open_pair,
     served_by,
     use_cores,
-    warn_of_prior,
+    warn_of_scene,
 )
 from adawise.app.parts import alert_rules
 from adawise.app.prompts import prompt_templates, read_lines
@@ -96,7 +96,7 @@ def checked_document(settings: Settings) -> PairDocument:
     model = load_model(settings.model, settings.decode)
     adaptation(settings, model)
     alert_rules(settings.alerts, model.classes)
-    warn_of_prior(settings, model)
+    warn_of_scene(settings, model)
     return document_of(settings, model, prompt_templates(settings.model))
 
 
@@ -371,7 +371,7 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
     _expect(document, model)
     alert_rules(own.alerts, document.classes)
     serving = serving_of(own, model)
-    warn_of_prior(own, model)
+    warn_of_scene(own, model)
     model.classifier.warm_up(serving.adaptation.strategy.reach[0])
     while serving.prepare():
         pass

@@ -6,12 +6,13 @@ because tables do without it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 from torch import Tensor
 
-from adawise.adapt.shortlist import Shortlist, Shortlists
+from adawise.adapt.shortlist import Shortlist, Shortlists, digest_of
 from adawise.adapt.strategies.warm import Exploration
 from adawise.decode.message import Decoder
 from adawise.decode.rendition import Rendition
@@ -23,6 +24,7 @@ from adawise.settings.scene import SceneSettings
 from adawise.text import unknown_classes
 
 _SHOWN = 5  # mistakes of a kind that a message names
+_SCENE_RECIPE = 1  # to be counted up where `adapt/prior.py` or `adapt/smoothing.py` correct otherwise than before
 
 
 def rendition(settings: DecodeSettings) -> Rendition:
@@ -57,25 +59,35 @@ def exploration(chosen: SearchSettings) -> Exploration:
     )
 
 
-def alert_rules(settings: AlertsSettings, classes: Sequence[str]) -> tuple[Rule, ...]:
-    """Return the rules over these classes. Raises SettingsError for a label that is none of them."""
+def alert_rules(settings: AlertsSettings, classes: Sequence[str], *, is_scene_served: bool = False) -> tuple[Rule, ...]:
+    """Return the rules over these classes. Raises SettingsError for a label that is none of them.
+
+    A rule goes by the label that results have: with `is_scene_served` each is a rule by `scene_label`.
+    """
     unknown = [text for rule in settings.rules for text in _unknown(rule, classes)]
     if unknown:
         raise SettingsError(f"alerts.rules: {'; '.join(unknown)}. Correct them, or model.classes")
-    return tuple(map(_rule, settings.rules))
+    return tuple(_rule(rule, by_scene=is_scene_served or rule.by == "scene_label") for rule in settings.rules)
 
 
 def _unknown(rule: AlertRule, classes: Sequence[str]) -> Iterator[str]:
     return (f"rule {rule.name}: {text}" for text in unknown_classes(rule.labels, classes))
 
 
-def _rule(rule: AlertRule) -> Rule:
+def _rule(rule: AlertRule, *, by_scene: bool) -> Rule:
     if rule.silent_after is not None:
         return SilenceRule(rule.name, rule.silent_after, rule.streams)
     of = rule.of or rule.frames
     clear_frames = rule.clear_frames or of
-    labels, by_scene = frozenset(rule.labels), rule.by == "scene_label"
-    return LabelRule(rule.name, labels, rule.confidence, rule.frames, of, clear_frames, rule.streams, by_scene)
+    return LabelRule(
+        rule.name, frozenset(rule.labels), rule.confidence, rule.frames, of, clear_frames, rule.streams, by_scene
+    )
+
+
+def scene_digest(settings: SceneSettings) -> str:
+    """Return a hash of what `scene_label` depends on, 12 hexadecimal digits; `beside` and `served` have the same."""
+    rules = [[rule.streams, sorted(rule.classes), sorted(rule.exclude)] for rule in settings.shortlists]
+    return digest_of([str(_SCENE_RECIPE), str(settings.has_prior), str(settings.smooths), json.dumps(rules)])
 
 
 def shortlists(settings: SceneSettings, classes: Sequence[str]) -> Shortlists:

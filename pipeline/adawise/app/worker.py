@@ -19,7 +19,7 @@ from adawise.app.http import WorkerPort, worker_port
 from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
-from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by, warn_of_prior
+from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by, warn_of_scene
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
 from adawise.app.parts import alert_rules, open_decoder
 from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
@@ -261,7 +261,7 @@ def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: Pai
 
 def _serving(settings: Settings, model: ModelPair) -> Serving:
     method = adaptation(settings, model)
-    warn_of_prior(settings, model)
+    warn_of_scene(settings, model)
     prepare = partial(model.classifier.prepare, method.strategy.reach)
     return Serving(method, ServedBy(model.classes, "", ""), prepare)
 
@@ -290,7 +290,7 @@ def _partition_policy(
         batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, ends or {}),
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
-        rules=alert_rules(settings.alerts, model.classes),
+        rules=alert_rules(settings.alerts, model.classes, is_scene_served=settings.scene.is_served),
         epoch_s=time.time() - time.monotonic() if is_live else None,  # in a replay no camera is silent
     )
 
@@ -349,6 +349,7 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "card": model.card.digest if model.card else None,
         "objective": meant(settings.search, model).objective,
         "method": method_in_words(settings.search, model),
+        "label_column": served_by(settings, model).label_column,
     }
 
 

@@ -17,7 +17,7 @@ import torch
 from adawise.adapt import objective as objectives
 from adawise.adapt.objective import Objective
 from adawise.card.calibration import LEAST_DIFFERENCE, sharing
-from adawise.card.card import Card, Condition, ObjectiveResult, PairVerdict, make_card
+from adawise.card.card import Card, Condition, ObjectiveResult, PairVerdict, SceneProof, make_card
 
 AUTO = "auto"
 OWN = "own, in halves"
@@ -31,6 +31,22 @@ PRIOR_WITHOUT_CARD = (
     "recognises nothing, and scene_label is then worse than label. `adawise card make` makes a card"
 )
 """The note on a class prior that no card supports."""
+
+ADVICE_OF_ALL = (
+    "the card advises a fixed alpha, and no adapting, by a comparison among all {classes} classes, and cameras with "
+    "a shortlist are served among fewer: whether it holds there is not known. Set search.strategy to warm, or to fixed "
+    "if that alpha is meant"
+)
+"""The note on a fixed alpha that a card advises where cameras have shortlists."""
+
+
+def scene_in_words(proof: SceneProof) -> str:
+    """Return the figures of a comparison of `scene_label` with `label`, as a clause."""
+    gain, low, high = (f"{100 * each + 0.0:+.1f}" for each in proof.gain)
+    found = f"on {proof.images} labelled images of {proof.cameras} cameras it is {gain} points (95 %: {low} to {high})"
+    if not proof.worst:
+        return found
+    return f"{found}, and {100 * proof.worst_gain + 0.0:+.1f} at worst ({proof.worst}; bound {100 * proof.bound:+.1f})"
 
 
 @dataclass(frozen=True)

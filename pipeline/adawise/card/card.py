@@ -2,7 +2,8 @@
 
 Per alpha of the grid it holds the temperature that fits the labels (lowest NLL), the reference entropy, the threshold
 of `atc`, accuracy, NLL and ECE. It also says which objective would have served these images best. If a recorded stream
-was given, it has the search's hyper-parameters; if labels came late, it has the bias of an objective that they showed.
+was given, it has the search's hyper-parameters; if labels came late, it has the bias of an objective that they showed,
+and whether the label that a camera's scene corrects is the better one.
 It carries the identity of the pair that it was made with, and is refused for any other.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +111,51 @@ class LabelBias:
 
 
 @dataclass(frozen=True)
+class FewThreshold:
+    """The threshold of `atc` among `classes` classes, per alpha, on the entropy at the card's `temperature`, nats."""
+
+    classes: int
+    threshold: tuple[float, ...]
+
+
+SCENE_PROOF = 1
+"""The version of `SceneProof`; a section of another version counts as none."""
+
+
+@dataclass(frozen=True)
+class SceneProof:
+    """A comparison of `scene_label` with `label` on late labels, and the decision whether it may be served.
+
+    Attributes:
+        settings: the digest of the scene's settings under which the rows were served.
+        label: accuracy of `label`, in [0, 1], as the following.
+        gain: accuracy of `scene_label` less that, with the lower and the upper end of its 95 % interval.
+        worst: the camera or condition with the lowest gain; "" if none has enough labels of its own.
+        worst_gain: its gain, as far as its labels set it off from the others.
+        bound: the lowest `worst_gain` with which it may be served.
+        images: the number of labelled images.
+        batches: the number of batches that they are of.
+        cameras: the number of cameras.
+        proves: True if the whole interval is above 0 and `worst_gain` is not below `bound`.
+        created_at: when it was made.
+        version: `SCENE_PROOF`.
+    """
+
+    settings: str
+    label: float
+    gain: tuple[float, float, float]
+    worst: str
+    worst_gain: float
+    bound: float
+    images: int
+    batches: int
+    cameras: int
+    proves: bool
+    created_at: str
+    version: int = SCENE_PROOF
+
+
+@dataclass(frozen=True)
 class GroupVerdict:
     """The accuracies of `PairVerdict` over `conditions` conditions of one kind, which share `images` images."""
 
@@ -196,6 +243,10 @@ class Card:
         bias: None if no late labels spoke against an objective. Its nats are part of that objective's `levels`.
         tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, from .0001
             to 1; 1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
+        scene: None if no late labels compared `scene_label` with `label`. It is no part of the `digest`, because it
+            changes nothing that is learned; nor is the following.
+        among_few: `threshold` among fewer classes, ascending in their number: the true one of an image and others that
+            are drawn for it. Empty in cards of versions up to 0.3.
     """
 
     identity: Mapping[str, str]
@@ -220,6 +271,8 @@ class Card:
     tells_ends_apart: bool = False
     bias: LabelBias | None = None
     tail_share: float = 1.0
+    scene: SceneProof | None = None
+    among_few: tuple[FewThreshold, ...] = ()
 
     @property
     def best_alpha(self) -> float:
@@ -253,7 +306,8 @@ class Card:
     def corrected(self, bias: LabelBias) -> Card:
         """Return this card with a bias.
 
-        It is added to the card's bias of the same objective, and takes the place of a bias of another objective.
+        It is added to the card's bias of the same objective, and takes the place of a bias of another objective. What
+        labels said of the scene is left out: it was served at the alphas of this card.
         """
         levels, nats, before = dict(self.levels), bias.nats, self.bias
         if before is not None and before.objective == bias.objective:
@@ -263,7 +317,19 @@ class Card:
             levels[before.objective] = _sum(levels[before.objective], [-value for value in before.nats])
         if bias.objective in levels:
             levels[bias.objective] = _sum(levels[bias.objective], bias.nats)
-        return replace(self, bias=replace(bias, nats=nats), levels=levels, format=BIASED)
+        return replace(self, bias=replace(bias, nats=nats), levels=levels, format=BIASED, scene=None)
+
+    def thresholds_among(self, classes: int, of: int) -> tuple[float, ...] | None:
+        """Return the thresholds of `atc` among `classes` of `of` classes, per alpha.
+
+        They are interpolated over the logarithm of the number. None if the card does not know it for so few.
+        """
+        known = [*((few.classes, few.threshold) for few in self.among_few), (of, self.threshold)]
+        if not known[0][0] <= classes <= of:
+            return None
+        sizes = np.log([size for size, _ in known])
+        columns = np.array([column for _, column in known])  # [S, G]
+        return tuple(float(np.interp(math.log(classes), sizes, column)) for column in columns.T)
 
     def trusts(self, objective: str) -> bool:
         """Return True if the objective was fitted to conditions where fine-tuned weights are sure and wrong."""
@@ -278,16 +344,20 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """The hash of the card's content, 16 hex digits."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """The hash of the content without `scene` and `among_few`, 16 hex digits; states identify a card by it."""
+        return hashlib.sha256(replace(self, scene=None, among_few=()).to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """Return the card as a file of its format; states of streams identify a card by the hash of these bytes."""
+        """Return the card as a file of its format, of which `digest` is a hash."""
         content = asdict(self)
         if self.bias is None:  # the bytes must stay those of versions that knew no bias
             del content["bias"]
         if self.tail_share == 1.0:  # as those of versions that knew no shared layers
             del content["tail_share"]
+        if self.scene is None:  # as those of versions that served no scene_label; they read over it
+            del content["scene"]
+        if not self.among_few:
+            del content["among_few"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
@@ -335,12 +405,17 @@ def read_card(path: Path) -> Card:
         data.setdefault("tells_ends_apart", False)
         data.setdefault("bias", None)
         data.setdefault("tail_share", 1.0)
+        data.setdefault("scene", None)
+        data.setdefault("among_few", ())
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(ObjectiveResult(**result) for result in data["judged"])
         values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
         values["verdict"] = None if (given := data["verdict"]) is None else _verdict(given)
         values["bias"] = None if (bias := data["bias"]) is None else _bias(bias)
+        values["scene"] = _scene(data["scene"])
+        few = [(each["classes"], _frozen(each["threshold"])) for each in data["among_few"]]
+        values["among_few"] = tuple(FewThreshold(*each) for each in few)
         card = Card(**values)
         _check_values(card)
     except OSError as error:
@@ -410,6 +485,22 @@ def _check_values(card: Card) -> None:
             bias,
             holds,
         )
+    sizes = [few.classes for few in card.among_few]
+    holds = _are_numbers(*sizes) and sorted({*sizes}) == sizes and min(sizes, default=2) >= 2
+    thresholds = [few.threshold for few in card.among_few]
+    holds = holds and all(isinstance(of, tuple) and _are_numbers(*of) for of in thresholds)
+    holds = holds and all(len(of) == len(card.alphas) for of in thresholds)
+    _expect("among_few", "ascending numbers of classes, with a threshold per alpha", card.among_few, holds)
+    if (proof := card.scene) is not None:
+        counts = (proof.images, proof.batches, proof.cameras)
+        holds = isinstance(proof.gain, tuple) and len(proof.gain) == 3
+        holds = holds and _are_numbers(*proof.gain, proof.label, proof.worst_gain, proof.bound, *counts)
+        holds = holds and isinstance(proof.proves, bool) and min(counts) >= 1 and 0.0 <= proof.label <= 1.0
+        holds = holds and all(isinstance(text, str) for text in (proof.settings, proof.worst, proof.created_at))
+        holds = holds and proof.gain[1] <= proof.gain[0] + _ROUNDING and proof.gain[0] <= proof.gain[2] + _ROUNDING
+        # The decision is not believed without the figures that it follows from.
+        decided = holds and proof.gain[1] > 0.0 and proof.worst_gain >= proof.bound
+        _expect("scene", "figures from which its decision follows", proof, holds and proof.proves == decided)
 
 
 def _are_numbers(*values: object) -> bool:
@@ -430,6 +521,13 @@ def _verdict(given: Mapping[str, Any]) -> PairVerdict:
 
 def _sum(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _scene(given: Mapping[str, Any] | None) -> SceneProof | None:
+    """Return the section, None if there is none of a version that this one knows."""
+    if given is None or given["version"] != SCENE_PROOF:
+        return None
+    return SceneProof(**{name: _frozen(value) for name, value in given.items()})
 
 
 def _bias(given: Mapping[str, Any]) -> LabelBias:
@@ -495,6 +593,50 @@ def make_card(
         columns["shifted_temperature"] = tuple(ends[0] ** (1.0 - alpha) * ends[1] ** alpha for alpha in alphas)
     card = Card(identity=dict(identity), alphas=alphas, levels={}, images=len(labels), created_at=created_at, **columns)
     return replace(card, levels=_levels(card, logits))
+
+
+FEW = (2, 3, 5, 10, 25, 50, 100, 200, 400)
+"""Numbers of classes for which a card has thresholds."""
+
+_DRAWN_AT_ONCE = 256  # images
+
+
+def with_few(card: Card, logits: Callable[[int], Tensor], labels: Tensor) -> Card:
+    """Return the card with thresholds of `atc` among fewer classes, as cameras with a shortlist have.
+
+    A shortlist of a few classes has few images of the sample. So each image is put among its own class and others that
+    are drawn for it, with a fixed seed: the threshold is one for so many classes, whichever they are.
+
+    Args:
+        card: the card of the sample.
+        logits: `logits(j)` gives `[N, C]` at `card.alphas[j]`.
+        labels: `[N]`, class indices.
+    """
+    C = logits(0).shape[-1]
+    sizes = [size for size in FEW if size < C]
+    if not sizes:
+        return card
+    columns = _columns(labels, C, sizes[-1])
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for j, T in enumerate(card.temperature):
+        z = logits(j).double().gather(1, columns)  # [N, K]
+        for size in sizes:
+            few = z[:, :size]
+            right = float((few[:, 0] >= few.amax(dim=-1)).double().mean())
+            found[size].append(fit_threshold(entropy(few, T), right))
+    return replace(card, among_few=tuple(FewThreshold(size, tuple(found[size])) for size in sizes))
+
+
+def _columns(labels: Tensor, C: int, most: int) -> Tensor:
+    """Return for each image its own class and then others in an order drawn for it, `[N, most]`, 2 <= most <= C."""
+    random = torch.Generator().manual_seed(0)
+    parts = []
+    for start in range(0, len(labels), _DRAWN_AT_ONCE):
+        own = labels[start : start + _DRAWN_AT_ONCE]
+        keys = torch.rand(len(own), C, generator=random)
+        keys[torch.arange(len(own)), own] = -1.0
+        parts.append(keys.argsort(dim=-1)[:, :most])
+    return torch.cat(parts)
 
 
 def _levels(card: Card, logits: Callable[[int], Tensor]) -> dict[str, tuple[float, ...]]:

@@ -63,6 +63,7 @@ def pair(known: Known) -> CheckResult:
         identity_of,
         load_model,
         prior_note,
+        shortlist_note,
     )
     from adawise.app.parts import alert_rules
     from adawise.app.precision import RootPrecision, choose_precision, precision_of_root
@@ -105,6 +106,8 @@ def pair(known: Known) -> CheckResult:
             yield f"{CARD_LEFT_OUT} = {json.dumps(str(beside), ensure_ascii=False)}"
         if of_prior := prior_note(settings, model):
             yield f"scene.prior: {of_prior}"
+        if of_shortlists := shortlist_note(settings, model):
+            yield f"scene.shortlists: {of_shortlists}"
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (

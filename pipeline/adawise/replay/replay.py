@@ -159,7 +159,7 @@ def replay(
         ours = claim(store, output, wanted.model_copy(update=fingerprints))
         _log_differences(ours, whole, states, (model.classifier.fingerprint, used))
         writer = f"{socket.gethostname()}:{os.getpid()}"
-        begin_chains(store, states, whole.identity, writer, has_prior=settings.scene.prior != "off")
+        begin_chains(store, states, whole.identity, writer, has_prior=settings.scene.has_prior)
         left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
         total = sum(until - begin for begin, until in left.values())
         observer = _ReplayObserver(stack.enter_context(shown(total)), left)

@@ -54,19 +54,40 @@ class SceneSettings(Group):
         "a camera without one may show every class (docs/guide/scene.md)",
         json_schema_extra={"expected": SHORTLISTS_EXPECTED, "metavar": "JSON"},
     )
-    prior: Literal["off", "beside"] = Field(
+    prior: Literal["off", "beside", "served"] = Field(
         default="off",
         description="beside: learn from the predictions which classes each camera shows, and write the label corrected "
-        "by that beside the served one, as scene_label (docs/guide/scene.md)",
+        "by that beside the served one, as scene_label; served: scene_label is also the label of results and alerts, "
+        "which needs a card whose labels prove it (docs/guide/scene.md)",
     )
-    smoothing: Literal["off", "beside"] = Field(
+    smoothing: Literal["off", "beside", "served"] = Field(
         default="off",
         description="beside: correct scene_label by the frames before and after too, where the order of a camera's "
-        "frames says something; needs scene.prior (docs/guide/scene.md)",
+        "frames says something; needs scene.prior, with the same value (docs/guide/scene.md)",
     )
+
+    @property
+    def has_prior(self) -> bool:
+        """True if a class prior corrects `scene_label`."""
+        return self.prior != "off"
+
+    @property
+    def smooths(self) -> bool:
+        """True if neighbouring frames correct `scene_label` too."""
+        return self.smoothing != "off"
+
+    @property
+    def is_served(self) -> bool:
+        """True if `scene_label` is the label of results and alerts."""
+        return self.prior == "served"
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield the mistakes between the settings. See `Group`."""
-        if self.smoothing != "off" and self.prior == "off":
-            yield "smoothing", "it corrects what the class prior corrects; set scene.prior to beside too"
+        if self.smooths and not self.has_prior:
+            yield "smoothing", f"it corrects what the class prior corrects; set scene.prior to {self.smoothing} too"
+        elif self.smooths and self.smoothing != self.prior:
+            yield (
+                "smoothing",
+                f"there is one scene_label, which both correct: set it to {self.prior} as scene.prior, or to off",
+            )

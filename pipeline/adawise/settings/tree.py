@@ -458,7 +458,7 @@ class Settings(Group):
         if self.alerts.rules and not self.results.enabled:
             yield "alerts.rules", "results.enabled is false, so alerts would not be published; set it to true"
         by_scene = [rule.name for rule in self.alerts.rules if rule.by == "scene_label"]
-        if by_scene and self.scene.prior == "off":
+        if by_scene and not self.scene.has_prior:
             yield (
                 "alerts.rules",
                 f"the rule {by_scene[0]} goes by scene_label, which scene.prior = off does not make; set it to beside",

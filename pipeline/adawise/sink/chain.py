@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,7 +35,7 @@ from uuid import uuid4
 
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, Publication, SegmentDraft, ServedBy, TopicIdentity
-from adawise.records import TopicPartition
+from adawise.records import LabelColumn, TopicPartition, label_column
 from adawise.sink import claims, columns, holes, invariant, layout, schemas, segment, served_by
 from adawise.sink.claims import beginning_name
 from adawise.sink.columns import results_of
@@ -241,8 +242,18 @@ class SegmentChain:
         if key is None:
             return ()
         data = read_bytes(self._store, key)
-        attempt = segment.read_footer(data, key).attempt
-        return [Publication(attempt, rows) for rows in results_of(segment.read_rows(data, key))]
+        footer, rows = segment.read_footer(data, key), segment.read_rows(data, key)
+        # What was published of these rows, and is sent again, had the label of the settings that served them.
+        has_choice = rows["scene_label"].null_count < rows.num_rows
+        column = self._label_column(footer) if has_choice else None
+        return [Publication(footer.attempt, results) for results in results_of(rows, column)]
+
+    def _label_column(self, footer: SegmentFooter) -> LabelColumn | None:
+        """Return which column of a segment is the label of its results; None if its settings cannot be read."""
+        with suppress(ChainError):
+            noted = served_by.read_noted(self._store, footer.model_fingerprint, footer.config_fingerprint)
+            return None if noted is None else label_column(noted.settings)
+        return None
 
     def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
         """Go on from the head that other workers have reached.

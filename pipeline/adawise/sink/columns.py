@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adawise.ports import SegmentDraft, Served
-from adawise.records import Frame, Predictions, RowId, RowResult, status_of
+from adawise.records import Frame, LabelColumn, Predictions, RowId, RowResult, status_of
 from adawise.sink import layout, schemas, segment
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
@@ -255,20 +255,25 @@ _TIMES = {
 }
 
 
-def results_of(rows: pa.Table) -> list[list[RowResult]]:
-    """Return the rows of a table with the schema `schemas.PREDICTIONS`, batch by batch; each rejected row is alone."""
+def results_of(rows: pa.Table, column: LabelColumn | None = None) -> list[list[RowResult]]:
+    """Return the rows of a table with the schema `schemas.PREDICTIONS`, batch by batch; each rejected row is alone.
+
+    `column` is that of their label (`records.label_column`).
+    """
     batches: dict[object, list[RowResult]] = {}
-    for result in _results(rows):
+    for result in _results(rows, column or "label"):
         key = result.row_id if result.batch_number is None else (result.stream_id, result.batch_number)
         batches.setdefault(key, []).append(result)
     return list(batches.values())
 
 
-def _results(rows: pa.Table) -> Iterator[RowResult]:
+def _results(rows: pa.Table, column: LabelColumn) -> Iterator[RowResult]:
     whole = {name: rows[name].to_pylist() for name in (*_SAME, "topic", "partition", "offset", "index", "meta")}
     times = {field: rows[name].cast(pa.int64()).to_pylist() for name, field in _TIMES.items()}
     for number in range(rows.num_rows):
         fields: dict[str, Any] = {name: whole[name][number] for name in _SAME}
         fields |= {name: values[number] for name, values in times.items()}
         place = (whole[name][number] for name in ("topic", "partition", "offset", "index"))
+        if fields["scene_label"] is not None:
+            fields["label_column"] = column
         yield RowResult(row_id=RowId(*place), meta=dict(whole["meta"][number]), **fields)

@@ -413,12 +413,15 @@ def _facts_of(by: ServedBy) -> dict[str, str]:
     """Return the facts about a pair, by the names of `LiveWorker.facts`."""
     served_facts = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
     share = "" if by.tail_share is None else str(by.tail_share)
-    return {**served_facts, "card": str(by.settings.get("model.card", "")), "tail_share": share}
+    served_facts |= {"label_column": by.label_column or "", "tail_share": share}
+    return {**served_facts, "card": str(by.settings.get("model.card", ""))}
 
 
 def _shown(facts: Mapping[str, str]) -> dict[str, str]:
     """Return the facts about the model that the pages show, by their names there."""
     shown = {label: facts[name] for name, label in _MODEL.items() if facts.get(name)}
+    if column := facts.get("label_column"):
+        shown["label of results"] = column
     if share := facts.get("tail_share"):
         shown["shared layers"] = shared_layers(float(share))
     return shown

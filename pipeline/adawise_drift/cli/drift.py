@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,10 @@ class DriftCommand(Command):
 
     name = "drift"
     finds = True
-    groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
+    groups = (
+        *("model.card", "model.classes", "search.objective", "scene.shortlists"),
+        *(*all_but("decode", "threads"), "log"),
+    )
     examples = (
         ("show the last day in the terminal", "drift runs/yard --since 1d"),
         (
@@ -125,6 +128,8 @@ class DriftCommand(Command):
             classes=None if model.classes is None else read_lines(model.classes, "model.classes", "class name"),
             command=shlex.join(["adawise", *self.written_out()]),
         )
+        if request.classes is not None:
+            request = replace(request, shortlists=self._sizes(request.classes))
         from adawise_drift.analyse import analyse, finish
         from adawise_drift.show import show
 
@@ -143,3 +148,14 @@ class DriftCommand(Command):
             show(report, paper(), page)
         finish(request, report, self.alertmanager)
         return FOUND if any(report.beyond.values()) else 0
+
+    def _sizes(self, classes: Sequence[str]) -> dict[str, int]:
+        """Return the number of classes of each shortlist of the settings, by digest; none if they are of others."""
+        from adawise.app.parts import shortlists
+        from adawise.errors import SettingsError
+
+        try:
+            rules = shortlists(self.settings.scene, classes).rules
+        except SettingsError:  # the doctor reports it; the analysis does without
+            return {}
+        return {listed.digest: len(listed.columns) for _, listed in rules if listed is not None}

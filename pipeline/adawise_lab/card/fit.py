@@ -68,7 +68,7 @@ def fit(request: FitRequest) -> Card:
     settings, card = request.settings, read_card(request.card)
     model = load_model(settings.model, settings.decode, with_card=False)
     check_card(card, model.checkpoints, model.classifier)
-    fitted = replace(card, search=_fitted(request, model, card))
+    fitted = replace(card, search=_fitted(request, model, card), scene=None)  # served by another search
     replace_card(request.card, fitted)
     return fitted
 

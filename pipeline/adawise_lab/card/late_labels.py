@@ -34,7 +34,7 @@ from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordedLog
 from adawise.records import RowId
 from adawise.replay.replay import ReplayRequest, replay
-from adawise.settings import Settings
+from adawise.settings import SceneSettings, Settings
 from adawise.sink.files import segment_keys
 from adawise.sink.walk import footer_of
 from adawise.store.store import open_store
@@ -121,7 +121,7 @@ def correct(request: CorrectionRequest, *, note: Callable[[str], object] = print
             f"{root}: a correction is learned with all classes, and would not hold within scene.shortlists, so that no "
             "worker would serve by the corrected card; take the shortlists out, or keep the card"
         )
-    card = _card_of(settings, request.output)
+    card = card_to_correct(settings, request.output)
     _check_topic(root, request.recording)
     found = _labelled(request, note)
     model = load_model(settings.model, settings.decode)
@@ -141,7 +141,8 @@ def correct(request: CorrectionRequest, *, note: Callable[[str], object] = print
     return Correction(chosen.objective, card.alphas, bias, choices, found, corrected, embeddings)
 
 
-def _card_of(settings: Settings, output: Path) -> Card:
+def card_to_correct(settings: Settings, output: Path) -> Card:
+    """Return the card of the settings. Raises SettingsError: there is none, or `output` is no other file."""
     named = settings.model.card
     if named is None:
         raise SettingsError(
@@ -296,7 +297,9 @@ def replayed(correction: CorrectionRequest, rows: Sequence[LabelledRow]) -> Repl
     """Replay the recording with the old card and with the new one; return None if it was stopped before both ended."""
     from adawise.labels.compare.compare import compare
 
-    settings, recording = correction.settings, correction.recording
+    recording = correction.recording
+    # A corrected card has no proof of its scene, and rows are the same whether that is served or beside.
+    settings = correction.settings.model_copy(update={"scene": SceneSettings()})
     with tempfile.TemporaryDirectory(prefix="adawise-card-") as folder:
         labels = Path(folder) / "labels.csv"
         lines = [f"{row.row_id},{_quoted(row.truth)}" for row in rows]
@@ -338,11 +341,14 @@ _ROWS = (
 _BATCHES = (*_KEY, "batch_number", "first_offset", "last_offset", "condition")
 _RENAMED = "topic AS t, partition AS p, stream_id AS s, batch_number AS b, first_offset, last_offset, condition"
 
-_BY_CONDITION = """
-SELECT topic, partition, "offset", "index", any_value(truth),
-       coalesce(stream_id, 'no name') || ', ' || coalesce(
-           'condition ' || any_value(condition), any_value(make_timestamp(epoch_us(time))::DATE)::VARCHAR, 'no time'
-       ) AS name, coalesce(any_value(first_offset), any_value(batch_number))
+CONDITION = """coalesce(stream_id, 'no name') || ', ' || coalesce(
+    'condition ' || any_value(condition), any_value(make_timestamp(epoch_us(time))::DATE)::VARCHAR, 'no time'
+)"""
+"""The name of the condition of grouped rows, as SQL: a camera with its condition, or with the day where it has none."""
+
+_BY_CONDITION = f"""
+SELECT topic, partition, "offset", "index", any_value(truth), {CONDITION} AS name,
+       coalesce(any_value(first_offset), any_value(batch_number))
 FROM labelled LEFT JOIN batches ON labelled.topic = t AND labelled.partition = p AND labelled.stream_id = s
      AND labelled.batch_number = b AND "offset" BETWEEN first_offset AND last_offset
 GROUP BY topic, partition, "offset", "index", stream_id

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adawise.app.model import ModelPair, load_model
 from adawise.card.advice import OWN, advised_alpha, evaluate_conditions
-from adawise.card.card import Card, Condition, make_card, read_card
+from adawise.card.card import Card, Condition, make_card, read_card, with_few
 from adawise.clip.heads import encoded, heads_path
 from adawise.console import progress
 from adawise.decode.codec import open_image
@@ -127,6 +127,7 @@ def evaluated_card(
         like=like,
     )
     card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
+    card = with_few(card, home.logits, home.labels)
     if not shifted:
         return card, None
     judgement = assess_pair(card, [replace(home, name=group), *shifted])
@@ -270,6 +271,19 @@ def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:
     replace_card(path, card)
     _replace(heads, content)
     return card
+
+
+def copy_heads(card: Path, other: Path) -> None:
+    """Copy the heads beside a card, if there are any, to another card of the same pair.
+
+    Raises:
+        CardError: they could not be written.
+    """
+    try:
+        content = heads_path(card).read_bytes()
+    except OSError:  # without heads the next start encodes them
+        return
+    _replace(heads_path(other), content)
 
 
 def replace_card(path: Path, card: Card) -> None:

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adawise.adapt.objective import NAMES
-from adawise.card.advice import OWN, advise, recommend
-from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict
+from adawise.card.advice import OWN, advise, recommend, scene_in_words
+from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict, SceneProof
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # imports all that a replay needs
 
     from adawise_lab.card.late_labels import Correction, Replays
     from adawise_lab.card.make import MadeCard
+    from adawise_lab.card.scene_proof import SceneComparison
 
 GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
@@ -49,6 +50,8 @@ def print_card(card: Card, name: str) -> None:
         parts.append(Text(_search(card)))
     if card.bias is not None:
         parts.append(Text(_bias(card.bias, card.alphas)))
+    if card.scene is not None:
+        parts.append(Text(_scene(card.scene)))
     paper().print(Group(*parts))
 
 
@@ -201,6 +204,28 @@ def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
         f"`{bias.objective}` is corrected by {bias.images} late labels under {bias.conditions} conditions of "
         f"{bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
     )
+
+
+def _scene(proof: SceneProof) -> str:
+    verdict = "may be served" if proof.proves else "may not be served, by these labels"
+    return f"scene_label {verdict}: {scene_in_words(proof)} ({proof.created_at[:10]}, settings {proof.settings})."
+
+
+def show_scene(found: SceneComparison, card: Path, *, smooths: bool) -> None:
+    """Print a comparison of `scene_label` with `label`, and what to do with the card that has it."""
+    proof = found.proof
+    named = 'scene.prior = "served"' + (' and scene.smoothing = "served"' if smooths else "")
+    right = f"label is right for {three(proof.label)} of them, scene_label for {three(proof.label + proof.gain[0])}"
+    lines = [f"{proof.images} labelled images of {proof.cameras} cameras in {proof.batches} batches: {right}; labels "]
+    lines = [f"{lines[0]}from {found.source}.", _scene(proof)]
+    if proof.proves:
+        lines.append(f"Written: {card}. To serve scene_label, name it as model.card, set {named}, and restart workers.")
+    else:
+        lines.append(
+            f"Written: {card}, with these figures. A proof needs an interval above 0, and no camera or condition below "
+            f"{100 * proof.bound:+.1f} points. Go on with beside, and compare again with more labels."
+        )
+    paper().print(Group(*map(Text, lines)))
 
 
 def bias_text(nats: Sequence[float], sd: Sequence[float], alphas: Sequence[float]) -> str:

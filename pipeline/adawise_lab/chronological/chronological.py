@@ -80,7 +80,7 @@ def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTim
     search = request.settings.search
     cameras = ServedCameras(
         candidates(search.objective, search.alpha, exploration(search)),
-        Scene(scene.prior == "beside", scene.smoothing == "beside"),
+        Scene(scene.has_prior, scene.smooths),
         request.keeps,
     )
     cells, trainings, alphas = _run(trainer, times, cameras, request.train)
@@ -95,7 +95,7 @@ def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTim
         alphas=alphas or (0.0, 1.0),  # where theta_0 alone served
         train=request.train,
         keeps=request.keeps,
-        scene="off" if scene.prior == "off" else "prior" if scene.smoothing == "off" else "prior and smoothing",
+        scene="prior and smoothing" if scene.smooths else "prior" if scene.has_prior else "off",
         trainings=tuple(trainings),
         without_time=times.without_time,
     )

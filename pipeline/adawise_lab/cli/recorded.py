@@ -1,7 +1,8 @@
-"""The commands `adawise card fit` and `card correct`, which need a recording of what workers read."""
+"""The commands `adawise card fit` and `card correct`, which learn from a recording or from labels that came late."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
-from adawise.cli.command import LABEL_WITHIN, LABELS, Command, all_but
+from adawise.cli.command import LABEL_WITHIN, LABELS, Command, all_but, optional
 from adawise.settings.group import FilePath, Location
 from adawise_lab.cli.card import IMAGES, OUTPUT, PAIR
 
@@ -55,11 +56,14 @@ class CardCorrectCommand(Command):
     The labels are those of a worker's output: at least 100 under five conditions. No worker uses the new card until it
     is staged and switched to. Unless --without-replay is given, the recording is replayed with both cards, to show what
     would have changed.
+
+    Without --recording the labels compare scene_label with label instead, and the new card is the same one with the
+    result, which scene.prior = served needs.
     """
 
     name = "card correct"
     groups = (
-        *(*all_but("model", "on_change"), "search", "batch"),
+        *(*all_but("model", "on_change"), "search", "scene", "batch"),
         *(*all_but("decode", "threads"), "predict", "limits", "log"),
     )
     examples = (
@@ -67,15 +71,19 @@ class CardCorrectCommand(Command):
             "correct the card by labels that came late, as a new card to stage",
             "card correct runs/yard --recording recordings/yard -o pair.2.card.json",
         ),
+        (
+            "note in the card whether scene_label is better than label, so that it may be served",
+            "card correct runs/yard -o pair.2.card.json",
+        ),
     )
 
     root: CliPositionalArg[Location] = Field(
         description="output folder or s3://BUCKET/PREFIX of a worker that serves with model.card"
     )
-    recording: Location = Field(
-        description="recording of that worker's messages; all of it is replayed with both cards, to show what would "
-        "have changed",
-        json_schema_extra={"metavar": "FOLDER"},
+    recording: Location | None = optional(
+        "recording of that worker's messages; all of it is replayed with both cards, to show what would have changed; "
+        "none: compare scene_label with label instead",
+        metavar="FOLDER",
     )
     output: FilePath = OUTPUT
     labels: Location | None = LABELS
@@ -88,6 +96,8 @@ class CardCorrectCommand(Command):
     @override
     def call(self) -> int:
         """Correct a card, and print what the labels say, what would have changed and how to stage it."""
+        if self.recording is None:
+            return self._compare_scene()
         from adawise.app.signals import INTERRUPTED
         from adawise_lab.card.late_labels import CorrectionRequest, correct, replayed
         from adawise_lab.card.make import write_card
@@ -118,3 +128,24 @@ class CardCorrectCommand(Command):
         is_set = self.settings.search.objective != "auto"
         print(staging_lines(self.root, self.output, found.objective if is_set else None))
         return INTERRUPTED if is_stopped else 0
+
+    def _compare_scene(self) -> int:
+        """Compare the labels of the scene with those of the model, and write the card with the result."""
+        from adawise.errors import SettingsError
+        from adawise_lab.card.late_labels import card_to_correct
+        from adawise_lab.card.make import copy_heads, replace_card
+        from adawise_lab.card.scene_proof import compare_scene
+        from adawise_lab.card.show import show_scene
+
+        if self.images is not None or self.without_replay:
+            raise SettingsError("--images and --without-replay are about a recording: name it with --recording")
+        card = card_to_correct(self.settings, self.output)
+        within_us = round(self.label_within * 1e6)
+        found = compare_scene(self.settings, card, self.root, file=self.labels, within_us=within_us)
+        for note in found.notes:
+            print(note)
+        replace_card(self.output, replace(card, scene=found.proof))
+        assert self.settings.model.card is not None  # it was read above
+        copy_heads(self.settings.model.card, self.output)
+        show_scene(found, self.output, smooths=self.settings.scene.smooths)
+        return 0

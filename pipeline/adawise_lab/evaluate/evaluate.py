@@ -110,10 +110,10 @@ def evaluate(request: EvaluateRequest) -> Result:
         without = [table.name for table in tables if table.pixels is None]
         _log.warning("pixels_missed", tables=without, note="warm runs without them, and remembers no condition")
     pair = None if request.smooth is None else smooth_groups(bench, request.smooth)
-    prior = settings.scene.prior == "beside"
+    prior = settings.scene.has_prior
     if prior and card is None:
         _log.warning("prior_uncalibrated", note=f"{PRIOR_WITHOUT_CARD}; --calibrate fits temperatures on a table")
-    smooths = settings.scene.smoothing == "beside"
+    smooths = settings.scene.smooths
     plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior, smooths=smooths)
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())
     if request.output is not None:

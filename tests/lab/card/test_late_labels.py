@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from adawise.app.pairs import begin_orders, starting_pair
 from adawise.app.signals import INTERRUPTED
 from adawise.card.card import BIASED, Card, read_card
 from adawise.clip.heads import heads_path
+from adawise.labels.compare.compare import compare
 from adawise.labels.message import LabelColumns
-from adawise.output.read.rows import read_traces
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.pairs.orders import read_orders
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
@@ -389,7 +391,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     new = str(tmp_path / "new.json")
     root = ("card", "correct", str(labelled), "-o", new)
     for arguments, expected in (
-        (root, "--recording (not given)"),
+        (root, "--recording is not given, and scene.prior is off"),
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
@@ -493,3 +495,124 @@ def test_killed_while_it_writes_the_old_card_serves_on(
     assert adawise(folder, monkeypatch, *command_line(labelled, new, "--without-replay")) == 0
     assert read_card(new).bias is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live", heads_path(new).name, "new.json"]
+
+
+def scene_command(root: Path, output: Path, *more: str) -> tuple[str, ...]:
+    return ("card", "correct", str(root), "-o", str(output), "--scene.prior", "beside", *more)
+
+
+@pytest.fixture(scope="module")
+def with_scene(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a worker with a class prior served, and the labels of its images in labels.csv: each is `scene_label`."""
+    place = tmp_path_factory.mktemp("scene")
+    with pytest.MonkeyPatch.context() as patch:
+        # The model is unsure of noise, and says every class of it.
+        patch.setattr("adawise.adapt.prior._SURE", (-1.0, -0.5))
+        patch.setattr("adawise.adapt.prior._SPREAD", (1e9, 1e8))
+        flags = ("--scene.prior", "beside")
+        assert adawise(folder, patch, "replay", "yard", "-o", str(place / "beside"), *flags) == 0
+    rows = read_predictions(place / "beside", columns=["row_id", "label", "scene_label"]).table().to_pylist()
+    assert sum(row["label"] != row["scene_label"] for row in rows) > 50
+    lines = [f"{row['row_id']},{row['scene_label']}" for row in rows]
+    (place / "labels.csv").write_text("\n".join(["row_id,label", *lines, ""]), encoding="utf-8")
+    return place
+
+
+@pytest.mark.check("lab")
+def test_labels_that_prove_the_scene_let_it_be_served(
+    folder: Path, with_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    new, beside = tmp_path / "new.json", with_scene / "beside"
+    labels = ("--labels", str(with_scene / "labels.csv"))
+    served = ("replay", "yard", "-o", str(tmp_path / "served"), "--scene.prior", "served")
+    assert adawise(folder, monkeypatch, *served) == 2
+    assert "card.json has no comparison of scene_label with label" in " ".join(capsys.readouterr().err.split())
+    assert adawise(folder, monkeypatch, *scene_command(beside, new, *labels)) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "576 labelled images of 6 cameras in 72 batches" in shown
+    assert "scene_label may be served" in shown
+    card, before = read_card(new), read_card(folder / "card.json")
+    assert card.scene is not None
+    assert card.scene.proves
+    assert (card.digest, replace(card, scene=None)) == (before.digest, before)
+    assert heads_path(new).read_bytes() == heads_path(folder / "card.json").read_bytes()
+    assert adawise(folder, monkeypatch, "card", "show", str(new)) == 0
+    assert "scene_label may be served: on 576 labelled images" in " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setattr("adawise.adapt.prior._SURE", (-1.0, -0.5))
+    monkeypatch.setattr("adawise.adapt.prior._SPREAD", (1e9, 1e8))
+    assert adawise(folder, monkeypatch, *served, "--card", str(new)) == 0
+    assert not compare(str(beside), str(tmp_path / "served")).differs, "rows and states are those beside"
+    capsys.readouterr()
+    assert adawise(folder, monkeypatch, "drift", str(tmp_path / "served"), *labels, "--json") == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any("results and alerts had scene_label as label (scene.prior = served)" in note for note in notes)
+
+
+@pytest.mark.check("lab")
+def test_labels_that_do_not_prove_the_scene_leave_it_beside(
+    folder: Path, with_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    new, beside = tmp_path / "new.json", with_scene / "beside"
+    rows = read_predictions(beside, columns=["row_id", "label"]).table().to_pylist()
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["row_id,label", *(f"{r['row_id']},{r['label']}" for r in rows), ""]), encoding="utf-8")
+    assert adawise(folder, monkeypatch, *scene_command(beside, new, "--labels", str(own))) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "scene_label may not be served, by these labels" in shown
+    assert "Go on with beside" in shown
+    served = ("replay", "yard", "-o", str(tmp_path / "served"), "--scene.prior", "served", "--card", str(new))
+    assert adawise(folder, monkeypatch, *served) == 2
+    assert "does not: on 576 labelled images of 6 cameras it is -" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--scene.prior", "off"), "--recording is not given, and scene.prior is off"),
+        (("--images", "8"), "--images and --without-replay are about a recording"),
+        (("--scene.smoothing", "beside"), "there are 0 of 0"),
+        ((), "there are 0 of 0"),
+    ],
+)
+def test_a_scene_that_cannot_be_compared_is_an_error(
+    folder: Path,
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    flags: tuple[str, ...],
+    message: str,
+) -> None:
+    """The root was served without a class prior."""
+    assert adawise(folder, monkeypatch, *scene_command(labelled, tmp_path / "new.json", *flags)) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "new.json").exists()
+
+
+@pytest.mark.check("lab")
+def test_drift_estimates_what_had_a_shortlist_by_thresholds_for_as_few_classes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    root, card = str(tmp_path / "listed"), read_card(folder / "card.json")
+    listed = ("--scene.shortlists", json.dumps([{"streams": "*", "classes": CLASSES[:3]}]))
+    assert adawise(folder, monkeypatch, "replay", "yard", "-o", root, *listed) == 0
+    rows = read_predictions(root, columns=["alpha", "entropy"]).table()
+    known = card.thresholds_among(3, len(CLASSES))
+    assert known is not None
+    at = dict(zip(card.alphas, known, strict=True))
+    below = [
+        value <= at[alpha] for alpha, value in zip(*(rows[n].to_pylist() for n in ("alpha", "entropy")), strict=True)
+    ]
+    for flags, expected in ((listed, float(np.mean(below))), ((), None)):
+        capsys.readouterr()
+        assert adawise(folder, monkeypatch, "drift", root, *flags, "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        helped = report["helped"]
+        assert {each["name"]: each["value"] for each in helped["estimates"]} == (
+            {} if expected is None else {"ATC": pytest.approx(expected)}
+        )
+        left_out = [
+            note for note in helped["notes"] if note.startswith("576 of 576 images were served among a shortlist")
+        ]
+        assert len(left_out) == (expected is None)

@@ -294,7 +294,7 @@ def test_people_get_tables_and_a_folder_keeps_the_result(tables: str, tmp_path: 
         (("--logits", "tables", "--streams", "short,tall"), "there is no kind of stream 'tall'"),
         (("--logits", "tables", "--orders", "sorted"), "there is no order 'sorted'; expected iid, runs"),
         (("--logits", "tables", "--shows", "few"), "a camera cannot show 'few'; expected all, zipf, changing, rare"),
-        (("--logits", "tables", "--scene.prior", "served"), "scene.prior"),
+        (("--logits", "tables", "--scene.prior", "always"), "scene.prior"),
         (("--logits", "tables", "--streams", "smooth"), "smooth streams need two groups of domains"),
         (("--logits", "tables", "--smooth", "known_a"), "expected two groups of domains"),
         (("--logits", "tables", "--smooth", "known_a:new_b"), "there is no 'new_b' among known_a"),

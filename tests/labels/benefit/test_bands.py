@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 import torch
 
 from adawise.adapt.objective import entropy
 from adawise.card.calibration import fit_threshold
-from adawise.card.card import Card, make_card
-from adawise.labels.benefit.estimate import estimates
+from adawise.card.card import Card, FewThreshold, make_card
+from adawise.labels.benefit.estimate import Among, estimate_benefit, estimates
+from adawise.labels.join import Labels
 from tests.drift.answers import World, connected, named
 
 WORLD = World(batches=250)
@@ -81,3 +84,36 @@ def test_rejected_images_count_for_nothing_and_without_a_card_there_is_no_estima
         assert estimates(connection, card) == ((), 0)
     with closing(connected(WORLD.table())) as connection:
         assert estimates(connection, None) == ((), WORLD.rows)
+
+
+LISTED = """
+SELECT topic, partition, stream_id, batch_number, min("offset") AS first_offset, max("offset") AS last_offset,
+       CASE WHEN batch_number % 4 = 0 THEN 'two' ELSE 'other' END AS shortlist
+FROM predictions WHERE batch_number % 2 = 0 GROUP BY ALL
+"""
+
+
+def test_images_that_were_served_among_a_shortlist_count_by_thresholds_for_as_few_classes_or_not_at_all(
+    card: Card,
+) -> None:
+    rows = WORLD.table(**served(logits(1), card.temperature[1]), alpha=np.full(WORLD.rows, ALPHAS[1]))
+    known = replace(card, among_few=(FewThreshold(2, (0.1, 0.2, 0.3)),))
+
+    def share(connection: duckdb.DuckDBPyConnection, threshold: float, batches: str) -> tuple[float, int]:
+        below, images = connection.execute(
+            f"SELECT sum((entropy <= {threshold})::INTEGER), count(*) FROM predictions WHERE {batches}"
+        ).fetchall()[0]
+        return below, images
+
+    with closing(connected(rows)) as connection:
+        plain, right = share(connection, card.threshold[1], "batch_number % 2 = 1")
+        of_two, two = share(connection, 0.2, "batch_number % 4 = 0")
+        among = Among(LISTED, {"two": 2, "many": 3}, 3)
+        for one, below, images in ((card, plain, right), (known, plain + of_two, right + two)):
+            values, accepted = estimates(connection, one, among)
+            assert accepted == WORLD.rows
+            assert {each.name: each.value for each in values}["ATC"] == pytest.approx(below / images)
+            assert ("threshold for as many classes" in values[0].how) == (one is known)
+            found = estimate_benefit(connection, Labels("", 0, ()), (), one, among)
+            assert found.notes[0].startswith(f"{WORLD.rows - images} of {WORLD.rows} images were served among a short")
+        assert estimate_benefit(connection, Labels("", 0, ()), (), None, among).notes == ()

@@ -380,6 +380,17 @@ def test_checkpoints_differ_by_what_they_hold_and_not_by_where_they_lie(tmp_path
     assert (theta_1.a, theta_1.b) == (("aaaa (here/theta_1)",), ("cccc (here/theta_1)",))
 
 
+def test_a_run_whose_results_had_the_label_of_the_scene_is_named(tmp_path: Path) -> None:
+    beside = write(tmp_path / "a", batches(40), by=by("one", scene__prior="beside"))
+    served = write(tmp_path / "b", batches(40), by=by("two", scene__prior="served"))
+    found = compare(beside, served)
+    assert (found.a.label_columns, found.b.label_columns) == (("label",), ("scene_label",))
+    text = " ".join(text_of(found).split())
+    assert "results of B had scene_label as label (scene.prior = served); labels and accuracies here are of" in text
+    assert "scene.prior" in text.split("results of B")[0], "it is among the settings that differ"
+    assert "had scene_label" not in text_of(compare(beside, beside))
+
+
 def test_a_root_of_an_earlier_version_is_said_not_to_note_its_settings(tmp_path: Path) -> None:
     old = write(tmp_path / "a", batches(40), by=ServedBy(CLASSES, "model", "older"))
     new = write(tmp_path / "b", batches(40), relabelled(0, 0), by=by("newer", search__price=0.05))

@@ -31,7 +31,7 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(), format_checker=jsonschema.FormatChecker())
 
 
-SCENE = ("scene_label", "scene_confidence")
+SCENE = ("scene_label", "scene_confidence", "label_column")
 
 
 def batch(count: int = 3) -> Served:
@@ -120,6 +120,23 @@ def test_what_the_class_prior_corrected_is_there_where_it_is_known_alone() -> No
     table = pa.ipc.open_stream(message.value).read_all()
     assert table.schema.equals(ARROW_SCHEMA)
     assert table["scene_label"].to_pylist() == [CLASSES[2], CLASSES[0], None]
+    assert table["label_column"].to_pylist() == ["label", "label", None]
+
+
+def test_the_label_is_that_of_the_scene_where_it_is_served_and_the_result_names_it() -> None:
+    images, predictions, trace = batch(2)
+    corrected = replace(
+        predictions, scene_index=np.array([2, 0], np.int32), scene_confidence=np.array([0.9, np.nan], np.float32)
+    )
+    both = [results_of_batch((images, corrected, trace), CLASSES, "model", c) for c in ("label", "scene_label")]
+    beside, served_ = ([value(m) for m in messages_of(r, "a", ENVELOPE, per="image", form="json")] for r in both)
+    assert [row["label_column"] for row in (*beside, *served_)] == ["label"] * 2 + ["scene_label"] * 2
+    found = [(row["label"], row["confidence"]) for row in served_]
+    assert found == [(CLASSES[2], pytest.approx(0.9)), (CLASSES[0], None)]
+    assert [row["label"] for row in beside] == [row["top_labels"][0] for row in beside]
+    own = {"label", "confidence", "label_column"}
+    for one, other in zip(beside, served_, strict=True):  # what the model says itself is there as before
+        assert {k: v for k, v in one.items() if k not in own} == {k: v for k, v in other.items() if k not in own}
 
 
 def test_an_image_that_was_not_accepted_has_its_reason_and_nothing_of_the_model() -> None:
@@ -195,4 +212,12 @@ def test_what_was_stored_is_told_as_what_was_served() -> None:
     rows = prediction_table(whole, classes=CLASSES, model_fingerprint="model")
     found = results_of(rows)
     assert found == [results_of_batch(served_, CLASSES, "model"), [result_of_frame(rejected[0], "model")]]
+    images, predictions, trace = served_
+    index, confidence = np.full(6, 1, np.int32), np.full(6, 0.5, np.float32)
+    corrected = images, replace(predictions, scene_index=index, scene_confidence=confidence), trace
+    rows = prediction_table(replace(whole, accepted=[corrected]), classes=CLASSES, model_fingerprint="model")
+    assert results_of(rows, "scene_label") == [
+        results_of_batch(corrected, CLASSES, "model", "scene_label"),
+        [result_of_frame(rejected[0], "model")],
+    ]
     assert TP.topic == found[0][0].row_id.topic

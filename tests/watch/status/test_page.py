@@ -70,7 +70,7 @@ def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_
     yard = Yard(DictStore())
     for partition in (0, 1):
         yard.write(partition, ago_s=5, batches=[("north", 2, 0.5)])
-    known = {"search.strategy": "warm"}
+    known = {"search.strategy": "warm", "scene.prior": "served"}
     by = ServedBy((), "model", "config", settings=known, method="adapts by tsallis", tail_share=0.25)
     note_settings(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
     if not noted:
@@ -81,11 +81,13 @@ def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_
     assert [each.method for each in found.partitions] == 2 * ["adapts by tsallis" if noted else None]
     assert fields.get("method") == ("adapts by tsallis" if noted else None)
     assert fields["partitions"] == "2"
+    assert fields.get("label of results") == ("scene_label" if noted else None)
+    assert [each.label_column for each in found.partitions] == 2 * ["scene_label" if noted else None]
     assert [each.tail_share for each in found.partitions] == 2 * [0.25 if noted else None]
     own = FleetPage(found).camera("frames/0/north")
     assert own is not None
     text = "equal first layers: an image at a second alpha costs 0.25 of a forward"
-    model = [("method", "adapts by tsallis"), ("shared layers", text)]
+    model = [("method", "adapts by tsallis"), ("label of results", "scene_label"), ("shared layers", text)]
     assert dict(own.facts).get("Model") == (model if noted else None)
     one, other = found.partitions
     differing = replace(found, partitions=[replace(one, method="a fixed alpha of 0.5, as search.alpha says"), other])

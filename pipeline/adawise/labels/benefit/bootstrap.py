@@ -7,12 +7,16 @@ Images of a batch are alike, and so are the mistakes on them: drawn one by one t
 batch is drawn whole, with the right answers of both sides, so that what is hard for both cancels. Batches that follow
 each other are alike too, which this does not know: where a scene does not change for long, the true interval is wider.
 
+Where images of several cameras are to speak for all of them, cameras are drawn first, and then batches of each camera
+(Davison and Hinkley, 1997, section 3.8): what a camera shows is hard in all of its batches.
+
 Only how many batches have which counts matters, so 10^8 images are as quick as 10^4: batches with the same counts are
 one kind, and how often a kind is drawn is multinomial.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +57,30 @@ def intervals(kinds: Kinds, *, seed: int) -> tuple[Interval, Interval]:
     drawn = _drawn(kinds, seed)  # [1000, 3]
     accuracy, gain = drawn[:, 2] / drawn[:, 0], (drawn[:, 1] - drawn[:, 2]) / drawn[:, 0]
     images, served, own = (int(kinds.times @ each) for each in (kinds.images, kinds.served, kinds.own))
-    return _interval(own / images, accuracy, kinds), _interval((served - own) / images, gain, kinds)
+    batches = kinds.batches
+    return _interval(own / images, accuracy, batches), _interval((served - own) / images, gain, batches)
+
+
+def gain_over_cameras(cameras: Sequence[Kinds], *, seed: int) -> Interval:
+    """Return the arm's accuracy less that of what was served, for cameras such as these.
+
+    Of one camera it is the interval for that camera alone; of one batch alone nothing is known.
+
+    Args:
+        cameras: the batches of each camera.
+        seed: of the resamples.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(cameras)
+    times = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)  # [1000, n]
+    sums, images, gained = np.zeros((RESAMPLES, 2)), 0, 0
+    for kinds, drawn in zip(cameras, times.T, strict=True):
+        counts = np.stack([kinds.images, kinds.own - kinds.served], axis=1).astype(np.float64)  # [K, 2]
+        sums += rng.multinomial(drawn * kinds.batches, kinds.times / kinds.batches) @ counts
+        images += kinds.total
+        gained += int(kinds.times @ (kinds.own - kinds.served))
+    batches = sum(kinds.batches for kinds in cameras)
+    return _interval(gained / images, sums[:, 1] / sums[:, 0], batches)
 
 
 def _drawn(kinds: Kinds, seed: int) -> Floats:
@@ -70,8 +97,8 @@ def _drawn(kinds: Kinds, seed: int) -> Floats:
     return sums
 
 
-def _interval(value: float, resampled: Floats, kinds: Kinds) -> Interval:
-    if kinds.batches < 2:
+def _interval(value: float, resampled: Floats, batches: int) -> Interval:
+    if batches < 2:
         return Interval(value, float("nan"), float("nan"))
     low, high = np.percentile(resampled, [_TAIL, 100.0 - _TAIL])
     return Interval(value, float(low), float(high))

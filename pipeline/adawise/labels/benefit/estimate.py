@@ -57,7 +57,11 @@ class _Side:
 
 
 def estimate_benefit(
-    connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None
+    connection: duckdb.DuckDBPyConnection,
+    labels: Labels,
+    runs: Sequence[OtherRun],
+    card: Card | None,
+    among: Among | None = None,
 ) -> Helped:
     """Return whether adapting alpha helped, by the table `predictions` and the labels that `label` joined to it.
 
@@ -66,9 +70,10 @@ def estimate_benefit(
         labels: as `adawise.labels.join` found them.
         runs: outputs of replays of the same images.
         card: the pair's, for the estimates.
+        among: which images were served among a shortlist, for the estimates; None: none of them.
     """
-    found, accepted = estimates(connection, card)
-    notes = list(labels.notes)
+    found, accepted = estimates(connection, card, among)
+    notes = [*labels.notes, *_without_figures(connection, accepted)] if card is not None else list(labels.notes)
     by_arm: dict[int, dict[str, _Side]] = {}
     tables: dict[int, Confusion] = {}
     if labels.labelled:
@@ -263,30 +268,79 @@ def _confusion(cells: Mapping[tuple[str, str], int]) -> Confusion:
     return Confusion(tuple(classes), tuple(tuple(int(count) for count in row) for row in table))
 
 
-def estimates(connection: duckdb.DuckDBPyConnection, card: Card | None) -> tuple[tuple[Estimate, ...], int]:
+@dataclass(frozen=True, slots=True)
+class Among:
+    """The images that were served among a shortlist, whose entropies and mistakes are those among few classes.
+
+    Attributes:
+        batches: their batches, as SQL with the columns of `queries.NO_BATCHES`.
+        sizes: the number of classes of shortlists, by digest, as far as it is known.
+        classes: the number of all classes.
+    """
+
+    batches: str
+    sizes: Mapping[str, int]
+    classes: int
+
+
+_NOWHERE = Among(queries.NO_BATCHES, {}, 0)
+
+
+def estimates(
+    connection: duckdb.DuckDBPyConnection, card: Card | None, among: Among | None = None
+) -> tuple[tuple[Estimate, ...], int]:
     """Return accuracies without labels, by the table `predictions`, and how many accepted images it has.
 
-    Each says how it was made, and which way it is known to be wrong.
+    Each says how it was made, and which way it is known to be wrong. Images that were served among a shortlist are
+    counted where the card knows a threshold for so many classes, and only there.
+
+    Args:
+        connection: with the table `predictions`; it gets the view `accepted` and the table `thresholds`.
+        card: the pair's; without it there are no estimates.
+        among: which images were served among a shortlist; None: none of them.
     """
-    by_alpha = connection.execute(queries.SERVED_AT).fetchall()
-    accepted = sum(images for _, images in by_alpha)
+    among = among or _NOWHERE
+    connection.execute(queries.create_accepted(among.batches))
+    accepted = int(connection.execute(queries.ACCEPTED).fetchall()[0][0])
     if card is None or not accepted:
         return (), accepted
-    return (*_thresholded(connection, card), *_as_on_the_card(by_alpha, card)), accepted
+    by_alpha = connection.execute(queries.SERVED_AT).fetchall()
+    return (*_thresholded(connection, card, among), *_as_on_the_card(by_alpha, card)), accepted
 
 
-def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card) -> list[Estimate]:
+def _without_figures(connection: duckdb.DuckDBPyConnection, accepted: int) -> list[str]:
+    """Return a note on the images of shortlists for which the card has no figures, if there are any."""
+    images = connection.execute(queries.WITHOUT_FIGURES).fetchall()[0][0] if accepted else 0
+    if not images:
+        return []
+    return [
+        f"{images} of {accepted} images were served among a shortlist and are in no estimate, because thresholds for "
+        "all classes do not hold there: give the scene.shortlists and model.classes of the workers, and a card with "
+        "thresholds for fewer (adawise card make writes them), or label some of these images"
+    ]
+
+
+def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card, among: Among) -> list[Estimate]:
     """Return the average thresholded confidence of what was served at the card's temperature."""
-    connection.execute("CREATE OR REPLACE TEMP TABLE thresholds (alpha DOUBLE, threshold DOUBLE)")
-    rows = [list(pair) for pair in zip(card.alphas, card.threshold, strict=True)]
-    connection.executemany("INSERT INTO thresholds VALUES (?, ?)", rows)
-    below, images = connection.execute(queries.BELOW).fetchall()[0]
+    connection.execute("CREATE OR REPLACE TEMP TABLE thresholds (shortlist VARCHAR, alpha DOUBLE, threshold DOUBLE)")
+    columns: dict[str | None, Sequence[float]] = {None: card.threshold}
+    for digest, classes in among.sizes.items():
+        if (column := card.thresholds_among(classes, among.classes)) is not None:
+            columns[digest] = column
+    rows = [[digest, *pair] for digest, column in columns.items() for pair in zip(card.alphas, column, strict=True)]
+    connection.executemany("INSERT INTO thresholds VALUES (?, ?, ?)", rows)
+    below, images, listed = connection.execute(queries.BELOW).fetchall()[0]
     if not images or below is None:
         return []
     how = (
         "share of images whose entropy is below the card's threshold (ATC, arXiv 2201.04234); correct if the "
         "workers served with this card and the shift is mild, otherwise probably too high"
     )
+    if listed:
+        how += (
+            f"; of {listed} images with a shortlist it is a threshold for as many classes, which are drawn: too high "
+            "where those of the list are more alike"
+        )
     return [Estimate("ATC", below, how)]
 
 

@@ -37,14 +37,45 @@ CONFUSIONS = """
 SELECT arm, truth, answer, count(*) AS images FROM answers WHERE answer IS NOT NULL GROUP BY ALL ORDER BY ALL
 """
 
+ACCEPTED = "SELECT count(*) FROM predictions WHERE status = 'accepted'"
+
 SERVED_AT = """
-SELECT alpha, count(*) AS images FROM predictions WHERE status = 'accepted' GROUP BY ALL ORDER BY ALL
+SELECT alpha, count(*) AS images FROM accepted WHERE shortlist IS NULL GROUP BY ALL ORDER BY ALL
+"""
+
+WITHOUT_FIGURES = """
+SELECT count(*) FROM accepted
+WHERE shortlist IS NOT NULL AND shortlist NOT IN (SELECT shortlist FROM thresholds WHERE shortlist IS NOT NULL)
 """
 
 BELOW = """
-SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images
-FROM predictions JOIN thresholds USING (alpha) WHERE status = 'accepted'
+SELECT avg((entropy <= threshold)::INTEGER) AS below, count(*) AS images,
+       count(*) FILTER (accepted.shortlist IS NOT NULL) AS listed
+FROM accepted JOIN thresholds
+    ON accepted.alpha = thresholds.alpha AND accepted.shortlist IS NOT DISTINCT FROM thresholds.shortlist
 """
+
+NO_BATCHES = """
+SELECT NULL::VARCHAR AS topic, NULL::INTEGER AS partition, NULL::VARCHAR AS stream_id, NULL::BIGINT AS batch_number,
+       NULL::BIGINT AS first_offset, NULL::BIGINT AS last_offset, NULL::VARCHAR AS shortlist
+WHERE FALSE
+"""
+"""The batches that were served among a shortlist, with its digest, where there are none."""
+
+
+def create_accepted(listed: str) -> str:
+    """Return the SQL of the view `accepted`: alpha and entropy of accepted images, with the digest of the shortlist.
+
+    `listed` are the batches with a shortlist, as `NO_BATCHES`.
+    """
+    return f"""
+    CREATE OR REPLACE TEMP VIEW accepted AS
+    SELECT alpha, entropy, shortlist FROM predictions LEFT JOIN ({listed}) AS each
+        ON each.topic = predictions.topic AND each.partition = predictions.partition
+            AND each.stream_id = predictions.stream_id AND each.batch_number = predictions.batch_number
+            AND predictions."offset" BETWEEN each.first_offset AND each.last_offset
+    WHERE status = 'accepted'
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from adawise.labels.compare.result import (
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import connect, translated
 from adawise.output.read.several import check_disjoint
-from adawise.records import RowId, TopicPartition
+from adawise.records import RowId, TopicPartition, label_column
 from adawise.sink import claims
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.served_by import ServedSettings, read_settings
@@ -138,6 +138,7 @@ def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) ->
         partitions=partitions,
         states_of=tuple(sorted({name for run in runs for name in run.states_of})),
         unnoted=tuple(sorted({name for run in runs for name in run.unnoted})),
+        label_columns=tuple(sorted({name for run in runs for name in run.label_columns})),
     )
 
 
@@ -173,6 +174,7 @@ def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[
         len(footers),
         tuple(sorted(begun)),
         tuple(sorted(of_heads - known)),
+        tuple(sorted({column for each in noted if (column := label_column(each.settings)) is not None})),
     )
     return run, covered
 

@@ -19,6 +19,7 @@ class ComparedRun:
     partitions: int
     states_of: tuple[str, ...] = ()  # segments of another root that it continued from
     unnoted: tuple[str, ...] = ()  # fingerprints in `settings` that the root does not explain
+    label_columns: tuple[str, ...] = ()  # columns that results had as label, where there was a choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,8 @@ FIELDS: Sequence[EventField[Alert]] = (
     EventField(
         "label",
         TEXT,
-        "class of the image that raised the alert: the served one, or scene_label where the rule goes by that; null "
-        "for a silent camera",
+        "class of the image that raised the alert: that of its result, or scene_label where the rule goes by that; "
+        "null for a silent camera",
         its("label"),
     ),
     EventField("confidence", NUMBER, "probability of label; null for a silent camera", its("confidence")),

@@ -22,7 +22,7 @@ import pyarrow as pa
 from adawise.decode.arrow_batch import ARROW_STREAM
 from adawise.decode.headers import TRACEPARENT, TRACESTATE, continued, is_traceparent
 from adawise.ports import Served
-from adawise.records import Frame, RowResult, status_of
+from adawise.records import Frame, LabelColumn, RowResult, status_of
 
 Per: TypeAlias = Literal["image", "batch"]
 Form: TypeAlias = Literal["json", "arrow"]
@@ -64,10 +64,6 @@ def its(name: str) -> Callable[[Any, str], Any]:
     return lambda subject, _: getattr(subject, name)
 
 
-def _best(values: Sequence[Any] | None) -> Any:
-    return values[0] if values else None
-
-
 def _stamp_us(result: RowResult) -> int | None:
     return None if result.kafka_timestamp_ms is None else 1_000 * result.kafka_timestamp_ms
 
@@ -100,10 +96,8 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField("status", TEXT, "accepted, rejected, or skipped (a tombstone)", its("status"), False, _STATUSES),
     EventField("reason", TEXT, "why the image was not accepted, a stable word; null if accepted", its("reason")),
     EventField("detail", TEXT, "the reason in a sentence; null if accepted", its("detail")),
-    EventField("label", TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
-    EventField(
-        "confidence", NUMBER, "probability of label; null if not accepted", lambda r, _: _best(r.top_probabilities)
-    ),
+    EventField("label", TEXT, "the served class; null if not accepted", its("label")),
+    EventField("confidence", NUMBER, "probability of label; null if not accepted", its("confidence")),
     EventField(
         "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
     ),
@@ -185,6 +179,15 @@ FIELDS: Sequence[EventField[RowResult]] = (
         NUMBER,
         "probability of scene_label, likewise corrected; absent as that, null if it is not finite",
         its("scene_confidence"),
+        optional=True,
+    ),
+    EventField(
+        "label_column",
+        TEXT,
+        "the column of the output that label and confidence are of: label, or scene_label with scene.prior = served; "
+        "absent as scene_label",
+        its("label_column"),
+        values=("label", "scene_label"),
         optional=True,
     ),
 )
@@ -361,8 +364,10 @@ def text(value: str) -> bytes:
     return value.encode("utf-8", "replace")
 
 
-def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: str) -> list[RowResult]:
-    """Return one result for each image of a batch, in its order."""
+def results_of_batch(
+    served: Served, classes: Sequence[str], model_fingerprint: str, column: LabelColumn | None = None
+) -> list[RowResult]:
+    """Return one result for each image of a batch, in its order; `column` is that of their label (`label_column`)."""
     batch, predictions, trace = served
     best, probabilities = predictions.top_index.tolist(), predictions.top_probability.tolist()
     entropies = predictions.entropy.tolist()
@@ -399,6 +404,7 @@ def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: 
                 predicted_at_us=trace.predicted_at_us,
                 scene_label=None if scene is None else classes[scene[i]],
                 scene_confidence=None if sure is None else _number(sure[i]),
+                label_column=None if scene is None else column or "label",
             )
         )
     return found

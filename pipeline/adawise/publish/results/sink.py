@@ -23,7 +23,7 @@ from adawise.publish.results.message import (
     result_of_frame,
     results_of_batch,
 )
-from adawise.records import Alert, Frame, RowResult
+from adawise.records import Alert, Frame, LabelColumn, RowResult
 
 MESSAGE_BYTES = 2**20 - HEADERS_ROOM_BYTES
 """The most bytes of a value: what a broker takes by default, less room for headers."""
@@ -44,6 +44,7 @@ class KafkaResults:
         source: returns the events' origin, a URI reference; called at each `send`.
         classes: the class list that predictions index, unless a result names its own.
         model_fingerprint: of the model that served them, unless a result names its own.
+        column: the column of the rows that is the label of results, unless a result names its own.
         when: see `ports.When`.
         per: whether a message has one image or a batch.
         form: of its value.
@@ -61,6 +62,7 @@ class KafkaResults:
         source: Callable[[], str],
         classes: Sequence[str],
         model_fingerprint: str,
+        column: LabelColumn | None = None,
         when: When,
         per: Per,
         form: Form,
@@ -68,7 +70,7 @@ class KafkaResults:
         timeout_s: float,
     ) -> None:
         self._topic, self._source = topic, source
-        self._by = ServedBy(tuple(classes), model_fingerprint, "")
+        self._by, self._column = ServedBy(tuple(classes), model_fingerprint, ""), column
         self._when, self._per, self._form = when, per, form
         self._outbox: Outbox[EventMessage] = Outbox(
             connect=connect,
@@ -120,16 +122,15 @@ class KafkaResults:
         envelope = Envelope(self._topic, self._source())
         if isinstance(publication.what, Alert):
             return [message_of_alert(publication.what, publication.attempt, envelope)]
-        by = publication.by or self._by
-        return messages_of(
-            _results(publication.what, by), publication.attempt, envelope, per=self._per, form=self._form
-        )
+        by, column = publication.by or self._by, publication.by.label_column if publication.by else self._column
+        results = _results(publication.what, by, column)
+        return messages_of(results, publication.attempt, envelope, per=self._per, form=self._form)
 
 
-def _results(what: Served | Frame | list[RowResult], by: ServedBy) -> list[RowResult]:
+def _results(what: Served | Frame | list[RowResult], by: ServedBy, column: LabelColumn | None) -> list[RowResult]:
     if isinstance(what, Frame):
         return [result_of_frame(what, by.model_fingerprint)]
-    return what if isinstance(what, list) else results_of_batch(what, by.classes, by.model_fingerprint)
+    return what if isinstance(what, list) else results_of_batch(what, by.classes, by.model_fingerprint, column)
 
 
 def open_results(
@@ -139,6 +140,7 @@ def open_results(
     source: Callable[[], str],
     classes: Sequence[str],
     model_fingerprint: str,
+    column: LabelColumn | None = None,
     when: When,
     per: Per,
     form: Form,
@@ -161,6 +163,7 @@ def open_results(
         source=source,
         classes=classes,
         model_fingerprint=model_fingerprint,
+        column=column,
         when=when,
         per=per,
         form=form,

@@ -102,6 +102,7 @@ class PartitionStatus:
     commit_age_s: float | None  # how long ago that was
     method: str | None  # how alpha was chosen: the objective, or the fixed alpha, and the setting or card behind it
     tail_share: float | None  # the cost of an image at a second alpha, as a share of a forward; 1: nothing is shared
+    label_column: str | None  # column that results have as label, label or scene_label; null without scene.prior
     streams: int | None  # streams with an adaptation state
     rows: int  # rows within the window
     reads_s: float  # how far back the newest segments were read; less than the window if there are many
@@ -208,6 +209,11 @@ class FleetStatus:
         """Return the status as its JSON document has it (docs/reference/status.md)."""
         document = asdict(self)
         return {"version": document.pop("version"), "well": self.is_well, **document}
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns that results have as label, where there is a choice."""
+        return sorted({each.label_column for each in self.partitions if each.label_column is not None})
 
     @property
     def methods(self) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adawise.output.verify.findings import joined
-from adawise.records import TopicPartition
+from adawise.records import TopicPartition, label_column
 from adawise.watch.backlog import RATE_S, PartitionLag
 from adawise.watch.status.cameras import cameras, counts, moment, rejects
 from adawise.watch.status.facts import FleetStatus, MemberStatus, PartitionStatus
@@ -133,6 +133,7 @@ def _partition(
         commit_age_s=None if head is None else max(0.0, now_s - head.created_s),
         method=(noted.method or None) if noted is not None else None,
         tail_share=noted.tail_share if noted is not None else None,
+        label_column=label_column(noted.settings) if noted is not None else None,
         streams=None if head is None else len(head.states),
         rows=sum(each.rows for each in within),
         reads_s=reads_s,

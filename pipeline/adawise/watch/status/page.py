@@ -41,6 +41,7 @@ class FleetPage:
             *waits,
             ("partitions", str(len(found.partitions))),
             *([("method", "; ".join(methods))] if (methods := found.methods) else []),
+            *([("label of results", " and ".join(columns))] if (columns := found.label_columns) else []),
             *([("last segment", f"{as_duration(min(ages))} ago")] if ages else []),
         ]
         if gone := found.camera_states[CameraState.GONE]:
@@ -99,6 +100,7 @@ def _details(camera: CameraStatus, row: CameraRow, partition: PartitionStatus | 
     waits = backlog_facts([partition.backlog]) or [("lag", "not known")]
     writer = [("written by", partition.writer)] if partition.writer else []
     model = [("method", partition.method)] if partition.method else []
+    model += [("label of results", partition.label_column)] if partition.label_column else []
     model += [("shared layers", shared_layers(partition.tail_share))] if partition.tail_share is not None else []
     of_model = [("Model", model)] if model else []
     return [(window, served), (f"Partition {partition.called}", [*waits, *writer]), *of_model]

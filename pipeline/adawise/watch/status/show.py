@@ -50,6 +50,8 @@ def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[
     if found.partitions:
         yield _partitions(found.partitions, _PARTITIONS if room is None else min(room, _PARTITIONS), show_all=show_all)
     yield from (Text(f"method: {plain(method)}") for method in found.methods)
+    if columns := found.label_columns:
+        yield Text(f"label of results: {' and '.join(columns)}")
     if found.cameras:
         yield from _cameras(found, room, show_all=show_all)
         yield from _lacking(found.cameras, show_all=show_all)

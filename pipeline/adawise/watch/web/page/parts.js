@@ -17,6 +17,7 @@ const parts = (() => {
     "lag": "messages that have no durable row yet",
     "oldest": "age of the oldest message that has no durable row yet",
     "method": "how alpha is chosen, and by which objective",
+    "label of results": "the column that results and alerts have as label: the model's, or the one that the scene corrects",
     "shared layers": "layers that are equal in both models are computed once an image, whatever alphas are tried",
     "model (fingerprint)": "hash of checkpoints, classes, preprocessing and precision; each row of the output has it",
     "card": "hash of the pair's card, its calibration",
