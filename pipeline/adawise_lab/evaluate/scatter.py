@@ -41,6 +41,7 @@ _HEIGHT, _CALIBRATION_HEIGHT = 300, 260
 _LABEL = 0.048  # of the height: labels that are this far from each other do not overlap
 _REACH = 0.3  # of the curve's height: points farther below the curve are drawn at the floor
 _TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 11.0, 21.0)
+FLICKER = "flicker is the share of images with the class of the image before them whose prediction is another one"
 _BAR = 0.01  # ECE by which the served strategy may exceed the better endpoint
 
 
@@ -360,10 +361,31 @@ def calibration_section(among: Sequence[View], calibration: str) -> Section:
         "calibration",
         "Calibration",
         "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are "
-        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}.",
+        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}. In the "
+        f"tables, {FLICKER}.",
         _legend(_OF_CALIBRATION),
         tuple(_calibration(view) for view in among),
+        tuple(_certainty(view) for view in among),
     )
+
+
+def _certainty(view: View) -> Table:
+    """Return the table of calibration and flicker."""
+    fixed = [view.reference(name) for name in FIXED]
+    lines = [(row, "served" if row is view.served else "strategy") for row in view.strategies]
+    return Table(
+        f"{view.name}: ECE, NLL and flicker",
+        "strategy",
+        ("ECE", "ECE of all images as one domain", "NLL", "flicker"),
+        tuple(
+            Line(display_name(row.strategy), tuple(Cell(three(v)) for v in _certain(row)), kind)
+            for row, kind in (*lines, *((row, "reference") for row in fixed))
+        ),
+    )
+
+
+def _certain(row: Row) -> tuple[float, ...]:
+    return row.ece, row.ece_pooled, row.nll, row.flicker
 
 
 def _calibration(view: View) -> Figure:
