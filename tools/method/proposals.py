@@ -8,7 +8,8 @@ proposes one. It then serves 200 later batches of the same mix. A class is lost 
 more and is not on the shortlist.
 
 Later images are drawn from the same photographs; with `--others`, each half of a class's photographs is either before
-or after. Without a card probabilities are not calibrated; with `--fitted` they have the temperature that fits a table.
+or after, and classes of one photograph are not shown. Without a card probabilities are not calibrated; with `--fitted`
+they have the temperature that fits a table.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def camera(
     """
     rng = np.random.default_rng([seed, size, is_zipf])
     labels = np.asarray(table.labels)
-    own = rng.choice(np.unique(labels), size, replace=False)
+    classes, photographs = np.unique(labels, return_counts=True)
+    own = rng.choice(classes[photographs > others], size, replace=False)
     shares = 1 / np.arange(1, size + 1) if is_zipf else np.ones(size)
     before, after = ({c: np.flatnonzero(labels == c) for c in own.tolist()} for _ in range(2))
     if others:
@@ -87,8 +89,8 @@ def camera(
     counts = np.bincount(labels[later], minlength=len(places))
     shown = np.flatnonzero(counts >= LOST * len(later))
     without, gained, best = (
-        float((np.array(classes)[z[later][:, classes].argmax(-1).numpy()] == labels[later]).mean())
-        for classes in ([*range(len(places))], listed, sorted(own.tolist()))
+        float((np.array(among)[z[later][:, among].argmax(-1).numpy()] == labels[later]).mean())
+        for among in ([*range(len(places))], listed, sorted(own.tolist()))
     )
     lost = np.setdiff1d(shown, listed)
     return Proposed(True, gained - without, best - without, len(listed), len(lost), len(shown))
