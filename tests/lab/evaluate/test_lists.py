@@ -109,7 +109,7 @@ def test_rows_are_among_the_list_and_compared_with_a_list_for_the_prediction_alo
 
 
 def test_without_lists_nothing_of_them_is_there_and_the_search_among_all_classes_is_what_it_was() -> None:
-    plan = replace(a_plan("warm", kinds=["stationary"], orders=["runs"], seeds=2), shows="few4")
+    plan = replace(a_plan("warm", orders=["runs"]), shows="few4")
     plain, among = result_of(plan), result_of(replace(plan, lists="exact"))
     assert "shortlists" not in plain.as_json()
     assert among.as_json()["shortlists"] == "exact"
