@@ -12,6 +12,7 @@ import torch
 
 from adawise.adapt.objective import DEFAULT, Objective
 from adawise.adapt.search import forward_cost
+from adawise.adapt.shortlist import Shortlist
 from adawise.adapt.strategies.warm import Exploration
 from adawise.card.advice import AUTO, chosen, of_all_classes, recommend
 from adawise.card.card import Card, Condition, GroupVerdict, PairVerdict
@@ -124,11 +125,16 @@ def _references(bench: Bench, plan: Plan, card: Card | None, kind: str, order: s
 
 
 def _came(bench: Bench, plan: Plan, kind: str, order: str) -> list[Came]:
-    """Return the images of a kind and order: those of all seeds together, or of each one with its own shortlists."""
-    visits = [Visits.of(plan.streams(bench, kind, order, seed)) for seed in range(plan.seeds)]
+    """Return the images of a kind and order, those of all streams with the same shortlists together."""
+    streams = [plan.streams(bench, kind, order, seed) for seed in range(plan.seeds)]
     if plan.lists == NONE:
-        return [Came(bench, visits)]
-    return [Came(bench.among(plan.shortlists(bench, kind, order, seed)), [v]) for seed, v in enumerate(visits)]
+        return [Came(bench, [Visits.of(each) for each in streams])]
+    came: dict[str, tuple[Mapping[int, Shortlist], list[Visits]]] = {}
+    for seed, each in enumerate(streams):
+        for stream, shortlists in zip(each, plan.shortlists(bench, each, seed), strict=True):
+            key = " ".join(f"{v}:{shortlist.digest}" for v, shortlist in shortlists.items())
+            came.setdefault(key, (shortlists, []))[1].append(Visits.of((stream,)))
+    return [Came(bench.among(shortlists), visits) for shortlists, visits in came.values()]
 
 
 def _only_accuracy(scored: Score, hits: Floats) -> Score:

@@ -1,7 +1,6 @@
 """Shortlists of the cameras that an evaluation makes up: the classes that a camera shows, with some more or fewer.
 
-A camera is the streams of one kind, order and seed. Its shortlist has, of each vocabulary, the classes of the images
-that come:
+A camera is a stream. Its shortlist has, of each vocabulary, the classes of the images that come in it:
 
     none        no shortlist
     exact       these classes
@@ -15,7 +14,6 @@ camera that shows a single class has another one, too. Where it would have all o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,18 +49,18 @@ def in_words(lists: str) -> str:
     return "the classes that a camera shows" + (f" and {others}" if more > 0 else f" but {others}" if more else "")
 
 
-def shortlists_of(streams: Sequence[Stream], lists: str, bench: Bench, *, seed: int) -> dict[int, Shortlist]:
+def shortlists_of(stream: Stream, lists: str, bench: Bench, *, seed: int) -> dict[int, Shortlist]:
     """Return the shortlist of a camera by the index of the vocabulary; those with all classes are left out.
 
     Args:
-        streams: all streams of the camera, batches of image ids `[batch]`.
+        stream: batches of image ids `[batch]`.
         lists: see the module.
         bench: the images and their classes.
         seed: of the draws.
     """
     if lists == NONE:
         return {}
-    ids = np.unique(np.concatenate([batch for stream in streams for batch in stream]))
+    ids = np.unique(np.concatenate(stream))
     vocabulary = np.asarray(bench.vocabularies)[bench.domain_of[ids]]
     found = {}
     for v, table in dict(zip(bench.vocabularies, bench.tables, strict=True)).items():

@@ -6,7 +6,7 @@ does not depend on how many processes share the tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -87,11 +87,9 @@ class Plan:
         streams = make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
         return shown(streams, self.shows, kind, order, bench.domains, seed=seed)
 
-    def shortlists(self, bench: Bench, kind: str, order: str, seed: int) -> Mapping[int, Shortlist]:
-        """Return the camera's shortlist in a task, by the index of the vocabulary; none for all classes."""
-        if self.lists == NONE:
-            return {}
-        return shortlists_of(self.streams(bench, kind, order, seed), self.lists, bench, seed=seed)
+    def shortlists(self, bench: Bench, streams: Sequence[Stream], seed: int) -> tuple[Mapping[int, Shortlist], ...]:
+        """Return the shortlists of each stream of a task, by the index of the vocabulary; none for all classes."""
+        return tuple(shortlists_of(stream, self.lists, bench, seed=seed) for stream in streams)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Runner:
         self._digests = {v: digest_of(t.class_names) for v, t in zip(bench.vocabularies, bench.tables, strict=True)}
         # Tasks come seed by seed, and every candidate gets the same streams.
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
-        self._shortlists = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.shortlists, bench))
+        self._shortlists = lru_cache(len(plan.kinds) * len(plan.orders))(self._shortlists_of)
 
     def run(self, task: Task) -> TaskResult:
         """Run one task; the result is a pure function of the task."""
@@ -141,7 +139,7 @@ class Runner:
         served, scene, last = Served(bench), None, -1
         for number, ids, outcome in self._outcomes(task, shortlists):
             vocabulary = self._vocabulary(ids)
-            shortlist = shortlists.get(vocabulary)
+            shortlist = shortlists[number].get(vocabulary)
             served.add(number, ids, outcome, shortlist)
             if plan.prior:
                 digest = shortlist.digest if shortlist else self._digests[vocabulary]
@@ -155,8 +153,10 @@ class Runner:
         listed = None if plan.lists == NONE else self._listed(task, shortlists)
         return TaskResult(task, served.score(), served.path, served.scene_score(), listed)
 
-    def _outcomes(self, task: Task, shortlists: Mapping[int, Shortlist]) -> Iterator[tuple[int, Ids, Outcome]]:
-        """Yield the number of its stream, the images and the outcome of each batch, searched among the shortlists."""
+    def _outcomes(
+        self, task: Task, shortlists: Sequence[Mapping[int, Shortlist]] = ()
+    ) -> Iterator[tuple[int, Ids, Outcome]]:
+        """Yield the number of its stream, the images and the outcome of each batch, searched among its shortlist."""
         bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
@@ -168,22 +168,26 @@ class Runner:
                 replayed.turn_to(vocabulary)
                 rows = torch.from_numpy(bench.row_of[ids])
                 appearance = bench.appearance(ids, 0.0 if shifts is None else shifts[k])
-                searched = narrowed(strategy.search(state, len(ids), appearance), shortlists.get(vocabulary))
+                shortlist = shortlists[number].get(vocabulary) if shortlists else None
+                searched = narrowed(strategy.search(state, len(ids), appearance), shortlist)
                 (outcome,) = search.run([searched], of_images([rows], replayed.evaluate))
                 yield number, ids, outcome
                 state = outcome.state
 
-    def _listed(self, task: Task, shortlists: Mapping[int, Shortlist]) -> ListScores:
+    def _listed(self, task: Task, shortlists: Sequence[Mapping[int, Shortlist]]) -> ListScores:
         """Return what the same candidate serves if it searches among all classes."""
         without, predicted, names = Served(self.bench), Served(self.bench), []
-        for number, ids, outcome in self._outcomes(task, {}):
+        for number, ids, outcome in self._outcomes(task):
             without.add(number, ids, outcome)
-            shortlist = shortlists.get(self._vocabulary(ids))
+            shortlist = shortlists[number].get(self._vocabulary(ids))
             if shortlist is not None:
                 outcome = replace(outcome, logits=outcome.logits.index_select(-1, shortlist.columns))
             predicted.add(number, ids, outcome, shortlist)
             names += [outcome.logits.shape[-1]] * len(ids)
         return ListScores(predicted.score(), without.score(), fmean(names))
+
+    def _shortlists_of(self, kind: str, order: str, seed: int) -> tuple[Mapping[int, Shortlist], ...]:
+        return self._plan.shortlists(self.bench, self._streams(kind, order, seed), seed)
 
     def _vocabulary(self, ids: Ids) -> int:
         """Return the index of a batch's vocabulary."""

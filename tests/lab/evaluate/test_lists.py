@@ -19,7 +19,7 @@ from adawise_lab.evaluate.score import domain_accuracy, mean, total
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, run_here, run_mapped, shorten_streams
 
 BENCH = a_bench(a_table("a", 0.7, images=300, classes=30), a_table("b", 0.3, images=200, classes=12))
-STREAMS = ((np.arange(0, 10), np.arange(300, 306)), (np.arange(10, 16),))
+STREAM = np.arange(0, 10), np.arange(300, 306), np.arange(10, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +28,14 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listed(lists: str, seed: int = 0) -> dict[int, list[int]]:
-    found = shortlists_of(STREAMS, lists, BENCH, seed=seed)
+    found = shortlists_of(STREAM, lists, BENCH, seed=seed)
     return {v: each.columns.tolist() for v, each in found.items()}
 
 
 SHOWN = [sorted({*BENCH.labels[:16].tolist()}), sorted({*BENCH.labels[300:306].tolist()})]
 
 
-def test_an_exact_list_has_the_classes_of_all_streams_of_a_camera() -> None:
+def test_an_exact_list_has_the_classes_of_the_images_that_come() -> None:
     assert listed("exact") == dict(enumerate(SHOWN))
     assert listed("none") == {}
 
@@ -52,7 +52,7 @@ def test_a_list_has_classes_more_or_fewer_which_are_drawn_by_seed() -> None:
 
 def test_a_list_has_two_classes_at_least_and_one_of_all_classes_is_none() -> None:
     assert listed("exact+999") == {}
-    (two,) = shortlists_of(((BENCH.domains[0].ids[:1],),), "exact", BENCH, seed=1).values()
+    (two,) = shortlists_of((BENCH.domains[0].ids[:1],), "exact", BENCH, seed=1).values()
     assert len(two.columns) == 2
     assert int(BENCH.labels[0]) in two.columns
     assert all(len(columns) == 2 for columns in listed("exact-999").values())
@@ -70,6 +70,23 @@ def test_lists_are_named() -> None:
     assert words == ["", own, f"{own} and 1 other", f"{own} and 5 others", f"{own} but 2"]
 
 
+def test_each_stream_has_a_list_of_its_own() -> None:
+    """A domain of its own in each: classes that another one shows are not on its list."""
+    same = a_bench(a_table("a", images=300, classes=30), replace(a_table("b", images=300, classes=30)))
+    half = replace(same.tables[1], labels=same.tables[1].labels // 2)
+    bench = a_bench(replace(same.tables[0], labels=15 + same.tables[0].labels // 2), half)
+    plan = replace(a_plan("fixed", kinds=["stationary"]), shows="few3", lists="exact")
+    first, second = plan.shortlists(bench, plan.streams(bench, "stationary", "iid", 0), 0)
+    assert [len(each[0].columns) for each in (first, second)] == [3, 3]
+    assert first[0].columns.min() >= 15 > second[0].columns.max()
+    (run,) = run_here(bench, plan)
+    assert run.listed is not None
+    assert run.listed.names == 3.0
+    rows = {row.strategy: row for row in assess(bench, plan, None, [run], calibration="").rows}
+    assert rows["fixed_0.50"].accuracy == rows["fixed"].accuracy
+    assert (rows["fixed_0.50"].flicker, rows["fixed_0.50"].ece) == (rows["fixed"].flicker, rows["fixed"].ece)
+
+
 def result_of(plan: Plan) -> Result:
     return assess(BENCH, plan, None, run_here(BENCH, plan), calibration="")
 
@@ -84,7 +101,7 @@ def test_rows_are_among_the_list_and_compared_with_a_list_for_the_prediction_alo
         right, plain = [], []
         for seed in range(2):
             streams = plan.streams(BENCH, "short", "iid", seed)
-            columns = plan.shortlists(BENCH, "short", "iid", seed)[d].columns.numpy()
+            columns = plan.shortlists(BENCH, plan.streams(BENCH, "short", "iid", seed), seed)[0][d].columns.numpy()
             assert len(columns) == 5
             ids = np.concatenate([batch for stream in streams for batch in stream if BENCH.domain_of[batch[0]] == d])
             z, labels = table.logits[10, ids - BENCH.starts[d]], BENCH.labels[ids]
@@ -128,7 +145,7 @@ def test_a_class_that_the_list_lacks_is_always_wrong_and_has_no_probability() ->
     (run,) = run_here(BENCH, plan)
     labels = BENCH.labels
     for d in range(2):
-        columns = plan.shortlists(BENCH, "short", "iid", 0)[d].columns.numpy()
+        columns = plan.shortlists(BENCH, plan.streams(BENCH, "short", "iid", 0), 0)[0][d].columns.numpy()
         mine = (BENCH.domain_of == d) & (run.score.visits > 0)
         assert len(columns) == 3
         assert len({*labels[mine].tolist()} - {*columns.tolist()}) == 1
@@ -154,7 +171,7 @@ def test_processes_that_share_the_logits_find_the_same_lists(monkeypatch: pytest
 
 def test_a_bench_among_lists_keeps_its_images_and_predicts_among_their_classes() -> None:
     plan = replace(a_plan("fixed"), shows="few4", lists="exact")
-    lists = plan.shortlists(BENCH, "short", "iid", 0)
+    (lists,) = plan.shortlists(BENCH, plan.streams(BENCH, "short", "iid", 0), 0)
     among = BENCH.among({1: lists[1]})
     columns = lists[1].columns
     assert torch.equal(among.blocks[0], BENCH.blocks[0])

@@ -140,7 +140,7 @@ def test_a_run_with_shortlists_serves_what_a_worker_with_these_shortlists_serves
     candidates = parse(strategy, objective="entropy", alpha=0.5, exploration=Exploration(every=3))
     plan = Plan(candidates, ("short",), ("runs",), seeds=1, shows="few2", prior=True, lists="exact")
     (ran,) = run_here(bench, plan)
-    (listed,) = plan.shortlists(bench, "short", "runs", 0).values()
+    (listed,) = plan.shortlists(bench, plan.streams(bench, "short", "runs", 0), 0)[0].values()
     built = candidates[0].build(ALPHAS, objective_named("entropy", None), None)
     plain = Adaptation(built, classifier, temperatures, 1, prior_of=digest_of(CLASSES))
     worker = replace(plain, shortlists=Shortlists((("cam-*", listed),)))
