@@ -399,7 +399,7 @@ def _calibration(view: View) -> Figure:
             "kind": kind,
         }
         for row, kind in ((row, _kind(row, view)) for row in rows)
-        if not math.isnan(row.ece + row.nll)
+        if math.isfinite(row.ece + row.nll)  # a shortlist that lacks a class makes the NLL infinite
     ]
     order = list(_KINDS)
     values.sort(key=lambda v: order.index(v["kind"]), reverse=True)  # the served strategy is drawn over the others

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -44,3 +46,10 @@ def test_calibration_has_flicker_beside_nll() -> None:
     assert (served.name, served.kind) == ("warm", "served")
     assert [cell.text for cell in served.cells] == [".050", ".040", "1.000", ".250"]
     assert {line.kind for line in others} == {"reference"}
+
+
+def test_an_nll_that_a_shortlist_makes_infinite_is_no_point_of_a_figure() -> None:
+    (figure,) = calibration_section([a_view(nll=math.inf)], "of a card").figures
+    points = json.dumps(figure.spec, allow_nan=False)  # a page could not read Infinity
+    assert '"name": "warm"' not in points
+    assert '"name": "zero-shot"' in points
