@@ -428,10 +428,12 @@ def _calibration_reading(view: View) -> str:
         compared = f"within {three(_BAR)} of"
     else:
         compared = f"{three(over)} worse than"
+    nll = f"its NLL is {three(view.served.nll)} against {three(endpoint.nll)}"
+    if math.isinf(view.served.nll):
+        nll = "its NLL is infinite, and no point of the figure, because shortlists lack a class that comes"
     return (
         f"{view.served_name} has an ECE of {three(view.served.ece)}, {compared} that of the better calibrated "
-        f"endpoint, {display_name(endpoint.strategy)} ({three(endpoint.ece)}); its NLL is {three(view.served.nll)} "
-        f"against {three(endpoint.nll)}."
+        f"endpoint, {display_name(endpoint.strategy)} ({three(endpoint.ece)}); {nll}."
     )
 
 

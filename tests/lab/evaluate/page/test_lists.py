@@ -50,6 +50,7 @@ def test_calibration_has_flicker_beside_nll() -> None:
 
 def test_an_nll_that_a_shortlist_makes_infinite_is_no_point_of_a_figure() -> None:
     (figure,) = calibration_section([a_view(nll=math.inf)], "of a card").figures
+    assert "its NLL is infinite, and no point of the figure" in figure.reading
     points = json.dumps(figure.spec, allow_nan=False)  # a page could not read Infinity
     assert '"name": "warm"' not in points
     assert '"name": "zero-shot"' in points
