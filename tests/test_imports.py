@@ -137,10 +137,11 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/chronological": (EVERYTHING, "torch numpy structlog"),
     "adawise_lab/chronological/intervals": ("errors text", ""),
+    "adawise_lab/chronological/pace": ("worker/batching", ""),
     "adawise_lab/chronological/page": ("card page text", "altair"),
     "adawise_lab/chronological/report": ("card text", "rich"),
     "adawise_lab/chronological/result": ("adapt/search", "numpy"),
-    "adawise_lab/chronological/served": ("adapt card", "torch numpy"),
+    "adawise_lab/chronological/served": ("adapt card errors", "torch numpy"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
         "errors records ports text adapt card console page decode/statistics store/files store/parquet",

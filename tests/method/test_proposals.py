@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,30 @@ def test_a_sure_mistake_is_listed_beside_the_classes_and_takes_the_gain() -> Non
     assert 5 < found.classes <= 8
 
 
+def test_what_a_shortlist_brings_is_that_of_the_later_images() -> None:
+    """The images before have no confusion, and nothing is left to gain; later ones have it, if they are others."""
+    with_some = table(right=6.0)
+    confused = np.arange(SHOWN * EACH) % EACH == EACH - 1
+    logits = with_some.logits.copy()
+    logits[:, confused, SHOWN:] *= 2  # surely another class, that no camera shows
+    made = replace(with_some, logits=logits)
+    same = [proposals.camera(made, 5, seed, is_zipf=False) for seed in range(6)]
+    other = [proposals.camera(made, 5, seed, is_zipf=False, others=True) for seed in range(6)]
+    assert all(each.is_proposed for each in (*same, *other))
+    assert all(each.gain == 0.0 for each in same), "what it is confused with is listed"
+    assert max(each.gain for each in other) > 0.05
+    assert all(each.gain <= each.right for each in (*same, *other))
+    assert np.mean([each.right for each in same]) == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_temperature_makes_a_camera_sure() -> None:
+    unsure = table(right=2.0)
+    logits = np.where(unsure.logits < 0, 0.0, unsure.logits)
+    made = replace(unsure, logits=logits.astype(np.float32))
+    assert proposals.camera(made, 5, seed=0, is_zipf=False) == proposals.Proposed(False)
+    assert proposals.camera(made, 5, seed=0, is_zipf=False, temperature=0.2).is_proposed
+
+
 def test_nothing_is_proposed_for_a_camera_without_confidence() -> None:
     assert proposals.camera(table(right=-5.0), 5, seed=0, is_zipf=False) == proposals.Proposed(False)
 
@@ -55,5 +80,5 @@ def test_it_prints_a_row_for_each_domain_size_and_mix(
     monkeypatch.setattr(sys, "argv", ["proposals", str(tmp_path / "made.npz"), "--seeds", "1"])
     proposals.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| 5 | made | 1 of 1 | +0.0 | +0.0 | 5.0 | 0 of 5 |"
+    assert lines[2] == "| 5 | made | 1 of 1 | +0.0 | +0.0 | +0.0 | +0.0 | 5.0 | 0 of 5 |"
     assert len(lines) == 2 + 2 * 2 * len(proposals.SIZES)

@@ -155,7 +155,7 @@ class ServedStreams:
         """Return the sum over both orders of images."""
         rows = [self.streams.index(f"{strategy} {kind} {order}") for order in ORDERS]
         empty = np.zeros(0)
-        return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i]) for i in rows])
+        return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i], empty, empty) for i in rows])
 
 
 def carry_out(

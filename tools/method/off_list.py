@@ -12,24 +12,31 @@ temperatures that a card made of that domain would have.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adawise.adapt.search import Strategy
-from adawise.adapt.shortlist import Shortlist
+from adawise.adapt import search
+from adawise.adapt.objective import DEFAULT, NO_CARD
+from adawise.adapt.search import Outcome, Strategy
+from adawise.adapt.shortlist import Shortlist, narrowed
+from adawise.adapt.strategies import strategy
+from adawise.app.parts import exploration
 from adawise.card.calibration import fit_temperature
+from adawise.records import Selection
+from adawise.settings import SearchSettings
 from adawise.watch.status.facts import LACKING_IMAGES, LACKING_SHARE
 from adawise_lab.evaluate.tables import LogitTable, read_tables
-from tools.method.shortlists import Indices, default_search, outcomes
 
 SHOWN, BATCHES, IMAGES = 10, 40, 16
 SURE = (0.5, 0.7, 0.8, 0.9, 0.95)  # probabilities from which a first class counts as sure
 ALERT_SHARE = 0.05  # of AdawiseShortlistLacks
+Indices = npt.NDArray[np.int64]
 
 
 class ListedCamera(NamedTuple):
@@ -48,6 +55,31 @@ class ListedCamera(NamedTuple):
     noted: float
     named: float
     alerted: float
+
+
+def default_search(alphas: Sequence[float]) -> Strategy:
+    """Return the search of a worker without a card, and with the default settings, on this grid."""
+    return strategy(
+        "warm",
+        alphas=tuple(alphas),
+        objective=NO_CARD[DEFAULT],
+        context=DEFAULT,
+        alpha=SearchSettings().alpha,
+        exploration=exploration(SearchSettings()),
+    )
+
+
+def outcomes(z: Tensor, searching: Strategy, batches: Sequence[Indices], shortlist: Shortlist) -> Iterator[Outcome]:
+    """Yield what the search finds in each batch, one after the other, for logits `[G, n, C]`."""
+    state = searching.initial()
+    for rows in batches:
+
+        def evaluate(requested: Mapping[int, Sequence[Selection]], rows: Indices = rows) -> dict[int, Tensor]:
+            return {j: torch.cat([z[j, rows[part]] for _, part in parts]) for j, parts in requested.items()}
+
+        (outcome,) = search.run([narrowed(searching.search(state, len(rows)), shortlist)], evaluate)
+        state = outcome.state
+        yield outcome
 
 
 def off_list(

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from adawise.adapt.prior import COUNT, Array, ClassPrior, is_sound, packed, unpacked
 from adawise.records import Predictions
@@ -265,6 +266,52 @@ def continued(smoothing: Smoothing | None, classes: str, C: int) -> Smoothing:
     return Smoothing(classes) if any((found >= C).any() for found in places) else smoothing
 
 
+class CorrectedProbabilities(NamedTuple):
+    """Probabilities corrected by a camera's scene, with the memory to go on with.
+
+    Attributes:
+        prior: the class prior after the batch.
+        smoothing: the smoothing after it; None where nothing is smoothed.
+        p: the corrected probabilities `[n, K]` of the images whose probabilities are finite.
+        finite: which images these are, bool `[N]`.
+        gate: how far the class prior corrects, from 0 to 1.
+        weight: how far neighbouring frames do, from 0 to 1.
+    """
+
+    prior: ClassPrior
+    smoothing: Smoothing | None
+    p: Array
+    finite: npt.NDArray[np.bool_]
+    gate: float
+    weight: float
+
+
+def correction(
+    prior: ClassPrior, smoothing: Smoothing | None, logits: Tensor, temperature: float
+) -> CorrectedProbabilities:
+    """Return what a camera's scene makes of the probabilities of a batch.
+
+    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and are corrected as `ClassPrior` and
+    `Smoothing` say. An image whose probabilities are not finite teaches nothing.
+
+    Args:
+        prior: the prior before the batch.
+        smoothing: the smoothing before it, or None.
+        logits: `[N, K]` at the served alpha of the N images, in their order.
+        temperature: that of the served predictions.
+    """
+    p = (logits.double() / temperature).softmax(dim=-1).numpy()
+    finite = np.isfinite(p).all(axis=1)
+    p, weight = p[finite], 0.0
+    if len(p):
+        prior = prior.observed(p)
+    gate = prior.gate(logits.shape[-1])
+    q = prior.corrected(p) if gate > 0.0 else p
+    if len(p) and smoothing is not None:
+        smoothing, q, weight = smoothing.smoothed(p, q, prior)
+    return CorrectedProbabilities(prior, smoothing, q, finite, gate, weight)
+
+
 class Corrected(NamedTuple):
     """Predictions corrected by a camera's scene, with the memory to go on with.
 
@@ -291,10 +338,9 @@ def corrected(
     temperature: float,
     columns: Tensor | None,
 ) -> Corrected:
-    """Return what a camera's scene makes of a batch.
+    """Return what a camera's scene makes of a batch, as `correction` says.
 
-    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and are corrected as `ClassPrior` and
-    `Smoothing` say. An image whose probabilities are not finite teaches nothing, and keeps its label.
+    An image whose probabilities are not finite keeps its label.
 
     Args:
         prior: the prior before the batch.
@@ -304,19 +350,26 @@ def corrected(
         temperature: that of the served predictions.
         columns: int64 `[K]`, the classes of the logits' columns; None: all classes.
     """
-    p = (logits.double() / temperature).softmax(dim=-1).numpy()
-    finite = np.isfinite(p).all(axis=1)
-    p, weight = p[finite], 0.0
-    if len(p):
-        prior = prior.observed(p)
-    gate = prior.gate(logits.shape[-1])
-    q = prior.corrected(p) if gate > 0.0 else p
-    if len(p) and smoothing is not None:
-        smoothing, q, weight = smoothing.smoothed(p, q, prior)
+    return labelled(correction(prior, smoothing, logits, temperature), predictions, columns)
+
+
+def labelled(found: CorrectedProbabilities, predictions: Predictions, columns: Tensor | None) -> Corrected:
+    """Return predictions with the class and the probability of each image by corrected probabilities.
+
+    Args:
+        found: the corrected probabilities.
+        predictions: the served predictions of the same images.
+        columns: as of `corrected`.
+    """
     index, confidence = predictions.top_index[:, 0].copy(), predictions.top_probability[:, 0].copy()
-    if gate > 0.0 or weight > 0.0:
-        best = q.argmax(axis=1)
-        index[finite] = best if columns is None else columns.numpy()[best]
-        confidence[finite] = q[np.arange(len(best)), best]
-    found = replace(predictions, scene_index=index, scene_confidence=confidence)
-    return Corrected(prior, smoothing, found, gate, None if smoothing is None else weight)
+    if found.gate > 0.0 or found.weight > 0.0:
+        best = found.p.argmax(axis=1)
+        index[found.finite] = best if columns is None else columns.numpy()[best]
+        confidence[found.finite] = found.p[np.arange(len(best)), best]
+    return Corrected(
+        found.prior,
+        found.smoothing,
+        replace(predictions, scene_index=index, scene_confidence=confidence),
+        found.gate,
+        None if found.smoothing is None else found.weight,
+    )

@@ -13,7 +13,7 @@ import structlog
 import torch
 from typing_extensions import override
 
-from adawise.adapt.objective import NO_CARD, OF_ALL_CLASSES
+from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Strategy
 from adawise.adapt.shortlist import Shortlists, digest_of
 from adawise.adapt.state import largest_bytes
@@ -302,17 +302,8 @@ def among(made: Adaptation, listed: Shortlists, search: SearchSettings, model: M
     chosen = meant(search, model)
     if not any(shortlist for _, shortlist in listed.rules) or chosen.strategy == "fixed":
         return replace(made, shortlists=listed)
-    name, bias = chosen.objective, model.card.bias if model.card else None
-    if name in OF_ALL_CLASSES:
-        raise SettingsError(
-            f"search.objective {name} compares images with the card's figures for all {len(model.classes)} classes, "
-            "which do not hold within scene.shortlists: set search.objective to calibrated_tsallis or tsallis"
-        )
-    if bias is not None and bias.objective == name:
-        raise SettingsError(
-            f"the card's correction of {name} by late labels was learned with all {len(model.classes)} classes, and "
-            "does not hold within scene.shortlists: use the card without the correction, or no shortlists"
-        )
+    if why := advice.of_all_classes(chosen.objective, model.card, "scene.shortlists"):
+        raise SettingsError(why)
     return replace(made, shortlists=listed)
 
 

@@ -227,6 +227,27 @@ def chosen(name: str, card: Card | None) -> str:
     return objectives.DEFAULT if card is None else advise(card).objective
 
 
+def of_all_classes(objective: str, card: Card | None, where: str) -> str:
+    """Return why an objective does not hold among a shortlist, with the remedy; "" if it holds.
+
+    Args:
+        objective: its name, not `auto`.
+        card: of the pair.
+        where: what has the shortlists, as messages name it.
+    """
+    if objective in objectives.OF_ALL_CLASSES:
+        return (
+            f"search.objective {objective} compares images with the card's figures for all classes, which do not hold "
+            f"within {where}: set search.objective to calibrated_tsallis or tsallis"
+        )
+    if card is not None and card.bias is not None and card.bias.objective == objective:
+        return (
+            f"the card's correction of {objective} by late labels was learned with all classes, and does not hold "
+            f"within {where}: use the card without the correction, or no shortlists"
+        )
+    return ""
+
+
 def _served(results: Sequence[ObjectiveResult]) -> tuple[dict[str, float], float]:
     """Return each objective's accuracy, mean over both kinds of condition, and the margin below which it is a draw.
 

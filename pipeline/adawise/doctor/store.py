@@ -28,7 +28,7 @@ _LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which 
 _DAY_S = 86_400.0
 _TICK_S = 1.0  # object stores report whole seconds
 _TRIAL = b"by adawise doctor\n"
-_SHORTLISTS_S = 3_600.0  # of what was served that shortlists are compared with
+_SHORTLISTS_S = 3_600.0  # seconds up to now whose served images are compared with shortlists
 _SEARCH_S = 5.0  # seconds to look for the files of the last day
 _LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 

@@ -23,7 +23,8 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
     """Yield the name of the list, the number and the value of each entry, in the order of the document.
 
     The lists are those that the outermost object has under `names`. Numbers count from 1. Half an escaped pair in a
-    text (a lone surrogate) is read as a question mark.
+    text (a lone surrogate) is read as a question mark. A text behind the end of the document that has no end of its own
+    (`{} "abc`) is not noticed; anything else there is a mistake.
 
     Raises:
         ValueError: it is no JSON object in UTF-8, one of `names` is there twice or is no list, a value is too large or
@@ -34,7 +35,7 @@ def read_lists(file: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, in
     name, number, level, seen, entry = "", 0, 0, set[str](), ijson.ObjectBuilder()
     try:
         for event, value in ijson.basic_parse(bounded, use_float=True):
-            level -= event in _ENDS  # of what the event is in: the outermost object is in level 0
+            level -= event in _ENDS  # the level that holds the event: that of the outermost object is 0
             if level == 0 and event not in {"start_map", "end_map"}:
                 raise ValueError(f"expected an object, got a {'list' if event in _BEGINS else event}")
             if level == 1 and event == "map_key":

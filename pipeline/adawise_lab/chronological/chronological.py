@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +14,16 @@ import numpy as np
 import structlog
 import torch
 
-from adawise.app.parts import exploration
+from adawise.app.parts import exploration, shortlists
 from adawise.app.prompts import read_lines
+from adawise.card.advice import of_all_classes
 from adawise.console import finite
 from adawise.errors import ImagesUnusable, SettingsError
 from adawise.labels.folders.read import is_recording
 from adawise.labels.folders.samples import Samples
 from adawise.settings import Settings
 from adawise_lab.chronological.intervals import CameraTimes, Cut, PairTraining, Train, timeline
+from adawise_lab.chronological.pace import BatchPace
 from adawise_lab.chronological.result import ChronologicalResult, Setting, Training, result_of
 from adawise_lab.chronological.served import Ids, Scene, ServedCameras, ServedCell, candidates, unpaired
 from adawise_lab.chronological.trained import Trained, Trainer, alone
@@ -30,6 +32,7 @@ from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.labelled import log_skipped, open_samples
 
 _log = structlog.get_logger("evaluate")
+_LISTS = "scene.shortlists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ChronologicalRequest:
         cut: how time is cut.
         train: what a model is trained on.
         keeps: cameras keep what they learned when the pair changes.
+        pace: when batches end.
         cache: the folder of trainings and tables.
         output: the folder for page and result; None for none.
         command: the arguments that the page names.
@@ -52,6 +56,7 @@ class ChronologicalRequest:
     cut: Cut
     train: Train = "all"
     keeps: bool = False
+    pace: BatchPace = field(default_factory=BatchPace)
     cache: Path = Path("runs/tables")
     output: Path | None = None
     command: Sequence[str] = ()
@@ -76,12 +81,16 @@ def run_protocol(request: ChronologicalRequest) -> ChronologicalResult:
 
 def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTimes, cache: Path) -> ChronologicalResult:
     trainer = Trainer.of(request.settings, samples, cache)
-    scene = request.settings.scene
-    search = request.settings.search
+    scene, search = request.settings.scene, request.settings.search
+    listed = shortlists(scene, trainer.classes)
+    if any(shortlist for _, shortlist in listed.rules) and (why := of_all_classes(search.objective, None, _LISTS)):
+        raise SettingsError(why)  # before anything is trained
     cameras = ServedCameras(
         candidates(search.objective, search.alpha, exploration(search)),
         Scene(scene.has_prior, scene.smooths),
         request.keeps,
+        request.pace,
+        listed,
     )
     cells, trainings, alphas = _run(trainer, times, cameras, request.train)
     if not cells:
@@ -98,6 +107,11 @@ def _run_alone(request: ChronologicalRequest, samples: Samples, times: CameraTim
         scene="prior and smoothing" if scene.smooths else "prior" if scene.has_prior else "off",
         trainings=tuple(trainings),
         without_time=times.without_time,
+        pace=request.pace.name,
+        shortlists={
+            name: len(shortlist.columns) for name in times.cameras if (shortlist := listed.of(name)) is not None
+        },
+        classes=len(trainer.classes),
     )
     result = result_of(cells, setting)
     if request.output is not None:
@@ -156,7 +170,7 @@ def _run(
         if trained.settings is not None:
             served, grid = _served(trainer, times, cameras, training, trained)
             cells, alphas = cells + served, grid or alphas
-    cells += _without_pair(trainer, times, made, cameras.scene)
+    cells += _without_pair(trainer, times, made, cameras)
     return cells, [_named(times, training, trained) for training, trained in made], alphas
 
 
@@ -175,13 +189,14 @@ def _served(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the batches of a search are too small for more
     try:
-        return cameras.serve(trained.name, table, card, training.interval + 1, named), table.alphas
+        at_us = np.array([times.at_us[i] for i in kept], dtype=np.int64)
+        return cameras.serve(trained.name, table, card, training.interval + 1, named, at_us), table.alphas
     finally:
         torch.set_num_threads(threads)
 
 
 def _without_pair(
-    trainer: Trainer, times: CameraTimes, made: Sequence[tuple[PairTraining, Trained]], scene: Scene
+    trainer: Trainer, times: CameraTimes, made: Sequence[tuple[PairTraining, Trained]], cameras: ServedCameras
 ) -> list[ServedCell]:
     """Return what theta_0 alone serves, in the trainings of which no pair came.
 
@@ -204,7 +219,11 @@ def _without_pair(
     except ImagesUnusable as error:
         _log.warning("interval_left_out", interval="those without a pair", error=str(error))
         return []
-    return [cell for c, k, ids in _in_table(tested, kept) for cell in unpaired(table, k, [(c, ids)], scene)]
+    return [
+        cell
+        for c, k, ids in _in_table(tested, kept)
+        for cell in unpaired(table, k, [(c, ids, cameras.shortlists.of(times.cameras[c]))], cameras.scene)
+    ]
 
 
 def _tested(times: CameraTimes, trainings: Sequence[PairTraining]) -> list[tuple[int, int, tuple[int, ...]]]:

@@ -74,12 +74,14 @@ class CameraTimes:
         cameras: the cameras with images, sorted.
         rows: image numbers by (camera's index, interval), in the order of time; cells without images are absent.
         without_time: images that were left out, because nothing says when they were taken.
+        at_us: when each image was taken, by its number, microseconds since the epoch; without those left out.
     """
 
     edges_us: tuple[int, ...]
     cameras: tuple[str, ...]
     rows: Mapping[tuple[int, int], tuple[int, ...]]
     without_time: int
+    at_us: Mapping[int, int]
 
     @property
     def intervals(self) -> int:
@@ -146,7 +148,8 @@ def timeline(cameras: Sequence[str], at_us: Sequence[int | None], usable: Sequen
     rows: dict[tuple[int, int], list[int]] = {}
     for at, i in timed:
         rows.setdefault((index[cameras[i]], bisect_right(edges, at) - 1), []).append(i)
-    return CameraTimes(edges, names, {place: tuple(own) for place, own in rows.items()}, len(usable) - len(timed))
+    by_place = {place: tuple(own) for place, own in rows.items()}
+    return CameraTimes(edges, names, by_place, len(usable) - len(timed), {i: at for at, i in timed})
 
 
 def trainable(rows: Sequence[int], labels: Sequence[str]) -> list[int]:

@@ -16,9 +16,10 @@ from adawise.card.advice import AUTO
 from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
 from adawise.page.render import render
 from adawise.text import LEVEL, counted, points, three, two
+from adawise_lab.chronological.pace import IMAGES
 from adawise_lab.chronological.report import NAMES, between, headline, sentences, title
-from adawise_lab.chronological.result import BEST_EACH, ChronologicalResult, WayRow
-from adawise_lab.chronological.served import BATCH, WARM
+from adawise_lab.chronological.result import BEST_EACH, ChronologicalResult, Setting, WayRow
+from adawise_lab.chronological.served import WARM
 from adawise_lab.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference
 
@@ -63,9 +64,20 @@ def _how(result: ChronologicalResult) -> str:
         f"Time from {first} to {last} UTC, in {len(setting.images)} intervals, the first of which is not tested. A "
         "camera's figure is the mean over its tested intervals, and every other figure the mean over cameras of equal "
         "weight. Intervals: bootstrap over cameras, 1,000 resamples, the middle 95 %; they are not widened for the "
-        f"number of comparisons. Batches of {BATCH} images in the order of time, whatever time is between them, as "
-        f"a worker serves a backlog; live, batches end after batch.max_age_s. Cameras {kept} when the pair changed. "
+        f"number of comparisons. {_batches(setting)} Cameras {kept} when the pair changed. "
         "Temperatures are those of each pair's card, made from held-out images of the intervals trained on."
+    )
+
+
+def _batches(setting: Setting) -> str:
+    if setting.pace == "live":
+        return (
+            "Batches as live, by the images' own times: they ended after batch.max_age_s, and cameras started anew "
+            "after search.forget_after_s."
+        )
+    return (
+        f"Batches of {IMAGES} images in the order of time, whatever time is between them, as a worker serves a "
+        "backlog; live, batches end after batch.max_age_s (--pace live)."
     )
 
 
@@ -183,7 +195,7 @@ def _camera_table(result: ChronologicalResult) -> Table:
 def _ways(result: ChronologicalResult) -> Section:
     headers = (
         *("accuracy", "− zero-shot", "macro recall", "cameras below zero-shot"),
-        *("− best fixed", "− best of each", "ECE", "NLL", "FE", "forward cost"),
+        *("− best fixed", "− best of each", "ECE", "NLL", "flicker", "FE", "forward cost"),
     )
     lines = tuple(Line(title(row), tuple(_cells(row)), _kind(row)) for row in result.rows)
     return Section(
@@ -192,8 +204,9 @@ def _ways(result: ChronologicalResult) -> Section:
         "Macro recall is the mean over the classes that a camera shows in an interval, and below it its points over "
         "zero-shot. Best fixed is one alpha for all "
         "cameras in hindsight; the best of each knows the alpha of each camera and interval. + scene is scene_label. "
-        "ECE is over all images together. FE counts evaluations of the image tower per image, forward cost whole "
-        "forwards, with layers that both models share once an image.",
+        "ECE and flicker are over all images together; flicker is the share of images with the class of the camera's "
+        "image before them whose label is another one. FE counts evaluations of the image tower per image, forward "
+        "cost whole forwards, with layers that both models share once an image.",
         tables=(Table(f"Means over cameras, with {LEVEL} intervals", "served", headers, lines),),
     )
 
@@ -210,6 +223,7 @@ def _cells(row: WayRow) -> list[Cell]:
         Cell(points(each.difference) if (each := row.versus.get(BEST_EACH)) else ""),
         Cell(three(row.ece)),
         Cell(three(row.nll)),
+        Cell("" if row.flicker is None else three(row.flicker)),
         Cell(two(row.forwards)),
         Cell(two(row.forward_cost)),
     ]

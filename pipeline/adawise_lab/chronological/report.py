@@ -62,7 +62,27 @@ def sentences(result: ChronologicalResult) -> Iterator[str]:
             f"{NAMES[n]} {_difference(result.row(n, scene=True).versus[n])}" for n in (ZERO_SHOT, FINE_TUNED, AUTO)
         ]
         yield f"The scene ({result.setting.scene}), scene_label against the label: {'; '.join(gains)} points."
+    yield from _served(result)
     yield from _trainings(result)
+
+
+def _served(result: ChronologicalResult) -> Iterator[str]:
+    """Yield how images became batches, and which classes cameras could show, where that is not the default."""
+    setting = result.setting
+    if setting.pace == "live":
+        images = int(result.counts.sum()) - result.unpaired
+        mean = f", {images / result.batches:.1f} images each" if result.batches else ""
+        yield (
+            "Batches as live: they ended, and cameras started anew, by the images' own times "
+            f"({counted(result.batches, 'batch', 'batches')}{mean})."
+        )
+    if setting.shortlists:
+        least, most = min(setting.shortlists.values()), max(setting.shortlists.values())
+        yield (
+            f"Shortlists (scene.shortlists) in search and prediction: {len(setting.shortlists)} of "
+            f"{counted(len(setting.cameras), 'camera')}, of {least} to {most} of {setting.classes} classes. Every row "
+            "is with them."
+        )
 
 
 def _trainings(result: ChronologicalResult) -> Iterator[str]:
@@ -80,8 +100,9 @@ def _trainings(result: ChronologicalResult) -> Iterator[str]:
 
 
 def show(result: ChronologicalResult, console: Console) -> None:
-    """Print the table of all ways, the one by interval, and the sentences."""
+    """Print the tables of all ways, the one by interval, and the sentences."""
     console.print(_ways(result))
+    console.print(_certainty(result))
     console.print(_by_interval(result))
     for sentence in sentences(result):
         console.print(sentence, soft_wrap=True)
@@ -114,6 +135,17 @@ def _ways(result: ChronologicalResult) -> Table:
             "" if row.forward_cost is None else two(row.forward_cost),
             style="" if row.macro_recall is not None else "dim",
         )
+    return table
+
+
+def _certainty(result: ChronologicalResult) -> Table:
+    caption = "flicker: of images with the class of the camera's image before them, those with another label than it"
+    table = _table("NLL of the class, nats, and flicker", "served", caption)
+    for header in ("NLL", "flicker"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in result.rows:
+        if row.nll is not None:
+            table.add_row(title(row), three(row.nll), "" if row.flicker is None else three(row.flicker))
     return table
 
 

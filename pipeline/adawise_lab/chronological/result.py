@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from adawise.adapt.search import forward_cost
 from adawise_lab.chronological.intervals import Train
+from adawise_lab.chronological.pace import Name
 from adawise_lab.chronological.served import NAMES, ServedCell, ServedWay
 from adawise_lab.evaluate.references import BEST_FIXED, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference, Interval
@@ -56,6 +57,9 @@ class Setting:
         scene: off, prior or smoothing.
         trainings: in the order of time.
         without_time: images that were left out.
+        pace: when batches end.
+        shortlists: the number of classes of each camera that has a shortlist, by its name.
+        classes: the number of all classes; 0 if it is not known.
     """
 
     cameras: tuple[str, ...]
@@ -67,6 +71,9 @@ class Setting:
     scene: str
     trainings: tuple[Training, ...]
     without_time: int = 0
+    pace: Name = "backlog"
+    shortlists: Mapping[str, int] = field(default_factory=dict)
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,9 @@ class WayRow:
         versus: accuracy less that of zero-shot and of the references; of a scene, also of its own label.
         recall_versus_zero_shot: macro recall less that of zero-shot's label.
         ece: expected calibration error over all images together, 15 equal bins.
-        nll: negative log-likelihood, nats; mean over cameras.
+        nll: negative log-likelihood, nats; mean over cameras. That of a scene is by the corrected probabilities.
+        flicker: over all images together, the share of those with the label of the camera's image before them in the
+            interval whose prediction is another one, in [0, 1]; None if there is none.
         forwards: images that passed the image tower over images served.
         forward_cost: the same, where layers that both models share count once an image.
         by_interval: accuracy in each interval, mean over its cameras; nan where none was tested.
@@ -105,6 +114,7 @@ class WayRow:
     recall_versus_zero_shot: Difference | None = None
     ece: float | None = None
     nll: float | None = None
+    flicker: float | None = None
     forwards: float | None = None
     forward_cost: float | None = None
     alpha: float | None = None
@@ -126,6 +136,7 @@ class ChronologicalResult:
         macro_recall: likewise, without references.
         counts: tested images.
         unpaired: tested images that theta_0 alone served.
+        batches: of the tested images that a pair served.
     """
 
     setting: Setting
@@ -134,6 +145,7 @@ class ChronologicalResult:
     macro_recall: Mapping[str, Floats]
     counts: npt.NDArray[np.int64]
     unpaired: int
+    batches: int
 
     def row(self, name: str, *, scene: bool = False) -> WayRow:
         """Return a row by its name."""
@@ -171,7 +183,12 @@ class ChronologicalResult:
             "format": FORMAT,
             "protocol": "chronological",
             **setting,
-            "tested": {"cameras": self.tested, "images": int(self.counts.sum()), "without_pair": self.unpaired},
+            "tested": {
+                "cameras": self.tested,
+                "images": int(self.counts.sum()),
+                "without_pair": self.unpaired,
+                "batches": self.batches,
+            },
             "rows": [asdict(row) for row in self.rows],
             "cells": cells,
         }
@@ -192,7 +209,8 @@ def result_of(cells: Sequence[ServedCell], setting: Setting) -> ChronologicalRes
     rows = [replace(row, alpha=setting.alphas[best]) if row.name == BEST_FIXED else row for row in rows]
     counts = np.nan_to_num(_table(cells, shape, lambda cell: len(cell.labels))).astype(np.int64)
     unpaired = sum(len(cell.labels) for cell in cells if not cell.has_pair)
-    return ChronologicalResult(setting, tuple(rows), accuracy, recall, counts, unpaired)
+    batches = sum(cell.batches for cell in cells)
+    return ChronologicalResult(setting, tuple(rows), accuracy, recall, counts, unpaired, batches)
 
 
 def _row(name: str, title: str, accuracy: Mapping[str, Floats], *, scene: bool) -> WayRow:
@@ -225,7 +243,8 @@ def _with_quality(row: WayRow, way: ServedWay, cells: Sequence[ServedCell], reca
         macro_recall_ci=_interval(_resampled(own)),
         recall_versus_zero_shot=_difference(own, recall[ZERO_SHOT]),
         ece=calibration_error(*(np.concatenate([getattr(a, n) for a in answers]) for n in ("correct", "confidence"))),
-        nll=None if way.scene else _mean(nll),
+        nll=_mean(nll),
+        flicker=flicker([(cell.labels, cell.answers[way].predicted) for cell in cells]),
         forwards=float(np.average(forwards, weights=images)),
         forward_cost=float(np.average(costs, weights=images)),
     )
@@ -240,6 +259,19 @@ def macro_recall(correct: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) 
     """Return the mean over the classes among `labels` `[n]` of the share of their images that are right."""
     _, of = np.unique(labels, return_inverse=True)
     return float((np.bincount(of, correct) / np.bincount(of)).mean())
+
+
+def flicker(sequences: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]) -> float | None:
+    """Return how often a prediction changes while the label stays, over pairs of neighbours with one label, in [0, 1].
+
+    The definition is our own (docs/decisions/formulas.md). None if no neighbours have one label.
+
+    Args:
+        sequences: labels `[n]` and predictions `[n]` of images in their order, sequence by sequence.
+    """
+    same = np.concatenate([labels[1:] == labels[:-1] for labels, _ in sequences])
+    changed = np.concatenate([predicted[1:] != predicted[:-1] for _, predicted in sequences])
+    return float(changed[same].mean()) if same.any() else None
 
 
 def calibration_error(correct: npt.NDArray[np.bool_], confidence: Floats) -> float:

@@ -67,12 +67,14 @@ class Trainer:
         samples: the images of the recording.
         cache: the folder below which each training has its own, and tables of logits are.
         decides: text that changes with all that decides a training, but its images.
+        classes: the class names of all pairs.
     """
 
     settings: Settings
     samples: Samples
     cache: Path
     decides: str
+    classes: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: Settings, samples: Samples, cache: Path) -> Trainer:
@@ -94,10 +96,11 @@ class Trainer:
         settings = settings.model_copy(update={"model": model, "finetune": recipe})
         start = starting_model(settings)
         assert model.classes is not None
-        names = (*read_lines(model.classes, "model.classes", "class name"), "", *prompt_templates(model))
+        classes = tuple(read_lines(model.classes, "model.classes", "class name"))
+        names = (*classes, "", *prompt_templates(model))
         chosen = recipe.model_dump(mode="json", exclude={"checkpoint_every_s"})
         decides = [start.hash, start.preprocess.id, names, chosen, model.device, model.precision, samples.digest]
-        return cls(settings, samples, cache, json.dumps(decides))
+        return cls(settings, samples, cache, json.dumps(decides), classes)
 
     def train(self, rows: Sequence[int], name: str) -> Trained:
         """Train on some images, go on with that, or return what an earlier call has made.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliToggleFlag
@@ -18,15 +18,18 @@ from adawise.settings.group import FilePath, Text
 from adawise.settings.requirements import OWN_CLASSES
 from adawise_lab.chronological.intervals import EXPECTED, parse_intervals
 
+if TYPE_CHECKING:
+    from adawise_lab.chronological.pace import BatchPace
+
 
 def _named(default: object, description: str, metavar: str) -> Any:
     return Field(default=default, description=description, json_schema_extra={"metavar": metavar})
 
 
-_OF_PROTOCOL = ("intervals", "train", "state")
+_OF_PROTOCOL = ("intervals", "train", "state", "pace")
 _NOT_OF_PROTOCOL = (
     *("logits", "corrupt", "limit", "domains", "groups", "calibrate", "strategies", "curve"),
-    *("streams", "orders", "shows", "smooth", "seeds", "processes"),
+    *("streams", "orders", "shows", "shortlists", "smooth", "seeds", "processes"),
 )
 
 
@@ -49,9 +52,10 @@ class EvaluateCommand(Command):
     name = "evaluate"
     groups = (
         *all_but("model", "on_change"),
-        *all_but("search", "strategy", "forget_after_s"),
+        *all_but("search", "strategy"),
+        "batch",
         *all_but("decode", "threads"),
-        *all_but("scene", "shortlists"),
+        "scene",
         *all_but("finetune", "rehearsal", "tensorboard", "mlflow"),
         "log",
     )
@@ -69,6 +73,10 @@ class EvaluateCommand(Command):
         (
             "what a class prior brings to cameras that show five classes",
             "evaluate --logits tables/ --calibrate val_mix --shows few5 --scene.prior beside",
+        ),
+        (
+            "what shortlists bring to cameras that show ten classes, with three names too many",
+            "evaluate --logits tables/ --shows few10 --shortlists exact+3",
         ),
         (
             "compare on a slow change between two domains",
@@ -129,6 +137,12 @@ class EvaluateCommand(Command):
         "192 images; rare, four common classes and two of 4 % each",
         "CLASSES",
     )
+    shortlists: Text = _named(
+        "none",
+        "shortlists that cameras have in search and prediction, compared with lists for the prediction alone and with "
+        "none; exact: the classes that a camera shows; exact+5: these and five others; exact-1: all of them but one",
+        "NAMES",
+    )
     smooth: Text | None = optional(
         "domains between which a smooth stream moves and returns, such as a+b:c", metavar="FROM:TO"
     )
@@ -153,6 +167,11 @@ class EvaluateCommand(Command):
         description="what cameras of --protocol do with their adaptation state when the next model serves; reset: "
         "start anew, as by default with `adawise pair switch`; keep: keep what they learned",
     )
+    pace: Literal["backlog", "live"] = Field(
+        default="backlog",
+        description="how images of --protocol become batches; backlog: 16 each, as where messages were sent together; "
+        "live: by the images' own times, which batch.max_age_s and search.forget_after_s divide",
+    )
     seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
     processes: int | None = Field(
         default=None, ge=1, le=1024, description="parallel processes; none: one for each core"
@@ -176,8 +195,14 @@ class EvaluateCommand(Command):
     @classmethod
     @override
     def without_effect(cls, options: Mapping[str, Any]) -> Sequence[str]:
-        """Return the recipe where nothing is trained, and the pair and the card where a protocol makes its own."""
-        return ("model.theta_1", "model.card") if "protocol" in options else ("finetune",)
+        """Return the settings that the streams of this evaluation do not have.
+
+        Nothing is trained without a protocol, which makes its own pairs and cards; it alone has cameras with names, and
+        times that divide their images if its pace is live.
+        """
+        of_pace = () if options.get("pace") == "live" else ("batch", "search.forget_after_s")
+        of_pair = ("model.theta_1", "model.card") if "protocol" in options else ("finetune", "scene.shortlists")
+        return *of_pair, *of_pace
 
     @classmethod
     @override
@@ -240,6 +265,7 @@ class EvaluateCommand(Command):
             cut=parse_intervals(self.intervals),
             train=self.train,
             keeps=self.state == "keep",
+            pace=self._pace(),
             cache=self.cache,
             output=self.output,
             command=self.written_out(),
@@ -254,6 +280,16 @@ class EvaluateCommand(Command):
         else:
             show(result, paper())
         return 0
+
+    def _pace(self) -> BatchPace:
+        """Return when the batches of a protocol end."""
+        from adawise.worker.batching import BatchPolicy
+        from adawise_lab.chronological.pace import BatchPace
+
+        if self.pace == "backlog":
+            return BatchPace()
+        batch = self.settings.batch
+        return BatchPace("live", BatchPolicy(batch.images, batch.max_age_s), self.settings.search.forget_after_s)
 
 
 def _of_protocol(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,13 +12,16 @@ import torch
 
 from adawise.adapt.objective import DEFAULT, Objective
 from adawise.adapt.search import forward_cost
+from adawise.adapt.shortlist import Shortlist
 from adawise.adapt.strategies.warm import Exploration
-from adawise.card.advice import AUTO, chosen, recommend
+from adawise.card.advice import AUTO, chosen, of_all_classes, recommend
 from adawise.card.card import Card, Condition, GroupVerdict, PairVerdict
 from adawise_lab.evaluate import references as ref
 from adawise_lab.evaluate.bench import Bench, Floats
 from adawise_lab.evaluate.candidates import Candidate, objective_named, parse
-from adawise_lab.evaluate.references import BEST_FIXED, Visits, best_path, lag_batches, path_error, ways
+from adawise_lab.evaluate.list_figures import list_figures
+from adawise_lab.evaluate.lists import NONE
+from adawise_lab.evaluate.references import BEST_FIXED, Came, Visits, best_path, lag_batches, path_error, ways
 from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, OracleShare, PathRow, Result, Row
 from adawise_lab.evaluate.run import AlphaPath, Plan, TaskResult, run
 from adawise_lab.evaluate.scene import scene_figures
@@ -27,8 +30,10 @@ from adawise_lab.evaluate.score import (
     by_domain,
     calibration_error,
     domain_accuracy,
+    flicker,
     interval,
     mean,
+    mean_nll,
     pooled_calibration_error,
     ratio,
     resampled_accuracies,
@@ -61,11 +66,11 @@ def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResul
         for order in plan.orders:
             mine = [run for run in runs if (run.task.kind, run.task.order) == (kind, order)]
             entries = [*_strategies(plan, mine), *_references(bench, plan, card, kind, order)]
-            scenes = scene_figures(bench, plan, mine)
+            scenes, lists = scene_figures(bench, plan, mine), list_figures(bench, plan, mine)
             made = enumerate(_rows(bench, plan, kind, order, entries))  # those of the candidates come first
-            rows += [replace(row, scene=scenes.get(number)) for number, row in made]
+            rows += [replace(row, scene=scenes.get(n), listed=lists.get(n)) for n, row in made]
     everything = np.ones(bench.starts[-1])
-    best = ref.best_fixed(bench, everything)
+    best = ref.best_fixed((bench, everything))
     return Result(
         alphas=bench.alphas,
         rows=tuple(rows),
@@ -79,6 +84,7 @@ def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResul
         tail_share=bench.tail_share,
         paths=tuple(_paths(bench, plan, runs)),
         shows=plan.shows,
+        lists=plan.lists,
     )
 
 
@@ -90,32 +96,51 @@ def _strategies(plan: Plan, runs: Sequence[TaskResult]) -> Iterator[_Entry]:
 
 
 def _references(bench: Bench, plan: Plan, card: Card | None, kind: str, order: str) -> Iterator[_Entry]:
-    visits = [Visits.of(plan.streams(bench, kind, order, seed)) for seed in range(plan.seeds)]
-    came = np.bincount(np.concatenate([v.ids for v in visits]), minlength=bench.starts[-1]).astype(np.float64)
-    alphas = bench.alphas
+    came, alphas = _came(bench, plan, kind, order), bench.alphas
     middle = min(range(len(alphas)), key=lambda j: abs(alphas[j] - 0.5))
     for name, j in (
         (ref.ZERO_SHOT, 0),
         (ref.FINE_TUNED, len(alphas) - 1),
         (ref.MIDDLE, middle),
-        (ref.BEST_FIXED, ref.best_fixed(bench, came)),
+        (ref.BEST_FIXED, ref.best_fixed(*((each.bench, each.times) for each in came))),
     ):
-        yield _Entry(name, True, ref.fixed(bench, came, j), alpha=alphas[j])
-    oracle = ref.fixed(bench, came, ref.domain_oracle(bench))
-    yield _Entry(ref.DOMAIN_ORACLE, True, oracle)
-    yield _Entry(ref.SPLIT_HALF_ORACLE, True, _only_accuracy(oracle, came * ref.split_half(bench)))
-    chosen = [ref.served_at(bench, v, ref.batch_oracle(bench, v), len(alphas)) for v in visits]
-    yield _Entry(ref.BATCH_ORACLE, True, total(chosen))
+        yield _Entry(name, True, total([each.fixed(j) for each in came]), alpha=alphas[j])
+    oracles = [each.fixed(ref.domain_oracle(each.bench)) for each in came]
+    yield _Entry(ref.DOMAIN_ORACLE, True, total(oracles))
+    halves = np.sum([each.times * ref.split_half(each.bench) for each in came], axis=0)
+    yield _Entry(ref.SPLIT_HALF_ORACLE, True, _only_accuracy(total(oracles), halves))
+    visits = [(each.bench, v) for each in came for v in each.visits]
+    served = [ref.served_at(among, v, ref.batch_oracle(among, v), len(alphas)) for among, v in visits]
+    yield _Entry(ref.BATCH_ORACLE, True, total(served))
     for objective in dict.fromkeys(candidate.objective for candidate in plan.candidates):
-        values = bench.values(objective_named(objective, card))
+        if plan.lists != NONE and of_all_classes(objective, card, "shortlists"):
+            continue  # a fixed alpha needs no objective, and this one says nothing among a shortlist
         minimum = next(c.exploration.min_images for c in plan.candidates if c.objective == objective)
-        chosen = [ref.served_at(bench, v, ref.grid_batch(bench, v, values, minimum), len(alphas)) for v in visits]
-        yield _Entry(f"{ref.GRID}@{objective}", True, total(chosen))
+        served = []
+        for each in came:
+            values = each.bench.values(objective_named(objective, card))
+            chosen = [(v, ref.grid_batch(each.bench, v, values, minimum)) for v in each.visits]
+            served += [ref.served_at(each.bench, v, index, len(alphas)) for v, index in chosen]
+        yield _Entry(f"{ref.GRID}@{objective}", True, total(served))
+
+
+def _came(bench: Bench, plan: Plan, kind: str, order: str) -> list[Came]:
+    """Return the images of a kind and order, those of all streams with the same shortlists together."""
+    streams = [plan.streams(bench, kind, order, seed) for seed in range(plan.seeds)]
+    if plan.lists == NONE:
+        return [Came(bench, [Visits.of(each) for each in streams])]
+    came: dict[str, tuple[Mapping[int, Shortlist], list[Visits]]] = {}
+    for seed, each in enumerate(streams):
+        for stream, shortlists in zip(each, plan.shortlists(bench, each, seed), strict=True):
+            key = " ".join(f"{v}:{shortlist.digest}" for v, shortlist in shortlists.items())
+            came.setdefault(key, (shortlists, []))[1].append(Visits.of((stream,)))
+    return [Came(bench.among(shortlists), visits) for shortlists, visits in came.values()]
 
 
 def _only_accuracy(scored: Score, hits: Floats) -> Score:
-    """Return the score with other hits; confidence and NLL become nan, for they are unknown."""
-    return replace(scored, hits=hits, bins=np.full_like(scored.bins, np.nan), nll=np.full_like(scored.nll, np.nan))
+    """Return the score with other hits; confidence, NLL and flicker become nan, for they are unknown."""
+    bins, nll, pairs = (np.full_like(each, np.nan) for each in (scored.bins, scored.nll, scored.pairs))
+    return replace(scored, hits=hits, bins=bins, nll=nll, pairs=pairs, changes=pairs)
 
 
 def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_Entry]) -> Iterator[Row]:
@@ -128,7 +153,8 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
     against = {entry.name: i for i, entry in enumerate(entries) if entry.reference}
     curves = [entry.candidate.curve if entry.candidate is not None else "" for entry in entries]
     at_set_price = next((i for i, name in enumerate(names) if name == curves[i]), None)
-    shares = _ways(bench, entries) if kind in RETURN else {}
+    # The curves of the domains are among all classes.
+    shares = _ways(bench, entries) if kind in RETURN and plan.lists == NONE else {}
 
     def over(j: int, i: int) -> Difference:
         return Difference(mean(accuracies[i] - accuracies[j]), interval(samples[i] - samples[j]))
@@ -147,7 +173,8 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
             forward_cost=forward_cost(fe, bench.tail_share),
             ece=mean(calibration_error(bench, scored)),
             ece_pooled=pooled_calibration_error(scored),
-            nll=mean(ratio(scored.nll, by_domain(bench, scored.visits))),
+            nll=mean(mean_nll(bench, scored)),
+            flicker=mean(flicker(scored)),
             worst_domain_gap=float(gaps[worst]),
             worst_domain=bench.tables[worst].name,
             versus={name: over(j, i) for name, j in against.items() if j != i},

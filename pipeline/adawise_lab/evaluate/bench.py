@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Objective, Values
+from adawise.adapt.shortlist import Shortlist
 from adawise.card.calibration import sharing
 from adawise_lab.evaluate.streams import Domain, Ids
 from adawise_lab.evaluate.tables import LogitTable
@@ -32,16 +33,18 @@ class Quality:
     Attributes:
         correct: whether the prediction is right.
         confidence: probability of the predicted class.
-        nll: negative log-likelihood of the label, nats.
+        nll: negative log-likelihood of the label, nats; infinite where the label is not on the camera's shortlist.
+        predicted: the class index of the prediction.
     """
 
     correct: npt.NDArray[np.bool_]
     confidence: Floats
     nll: Floats
+    predicted: npt.NDArray[np.int32]
 
     def at(self, index: npt.NDArray[np.int64] | int, ids: Ids) -> Quality:
         """Return the quality of images `ids` at the alphas `index`; the first axis is alpha, the second the image."""
-        return Quality(self.correct[index, ids], self.confidence[index, ids], self.nll[index, ids])
+        return Quality(*(getattr(self, array.name)[index, ids] for array in fields(self)))
 
 
 def joined(parts: Sequence[Quality], join: Callable[..., Any]) -> Quality:
@@ -49,14 +52,27 @@ def joined(parts: Sequence[Quality], join: Callable[..., Any]) -> Quality:
     return Quality(*(join([getattr(part, array.name) for part in parts]) for array in fields(Quality)))
 
 
-def quality(logits: Tensor, labels: Tensor, temperatures: Tensor) -> Quality:
-    """Return the quality of `logits` `[n, C]`, each row divided by its own temperature, `temperatures` `[n]`."""
+def quality(logits: Tensor, labels: Tensor, temperatures: Tensor, columns: Tensor | None = None) -> Quality:
+    """Return the quality of predictions among all classes, or among a shortlist.
+
+    Args:
+        logits: `[n, K]`; each row is divided by its own temperature.
+        labels: class indices `[n]`.
+        temperatures: `[n]`.
+        columns: int64 `[K]`, the classes of the logits' columns; None: all C classes, so that K = C.
+    """
     log_p = torch.log_softmax(logits / temperatures[:, None], dim=-1)
     best = log_p.max(dim=-1)
+    if columns is None:
+        predicted, of_label = best.indices, log_p.gather(1, labels[:, None])[:, 0]
+    else:
+        predicted = columns[best.indices]
+        of_label = log_p.masked_fill(columns != labels[:, None], -torch.inf).amax(dim=-1)
     return Quality(
-        correct=(best.indices == labels).numpy(),
+        correct=(predicted == labels).numpy(),
         confidence=best.values.exp().double().numpy(),
-        nll=-log_p.gather(1, labels[:, None])[:, 0].double().numpy(),
+        nll=-of_label.double().numpy(),
+        predicted=predicted.to(torch.int32).numpy(),
     )
 
 
@@ -187,6 +203,21 @@ class Bench:
         bench = replace(self)
         bench.__dict__.update(blocks=blocks, quality=quality)  # a cached property keeps its value in __dict__
         return bench
+
+    def among(self, shortlists: Mapping[int, Shortlist]) -> Bench:
+        """Return a bench whose predictions are among the shortlist of each vocabulary; others keep all classes."""
+        blocks, qualities = list(self.blocks), []
+        for v, shortlist in shortlists.items():
+            blocks[v] = blocks[v].index_select(-1, shortlist.columns)
+        for d, (table, v) in enumerate(zip(self.tables, self.vocabularies, strict=True)):
+            rows = torch.from_numpy(self.row_of[self.starts[d] : self.starts[d + 1]])
+            labels, columns = torch.from_numpy(table.labels), shortlists[v].columns if v in shortlists else None
+            at_each = [
+                quality(z.index_select(0, rows), labels, torch.full((len(table),), T), columns)
+                for z, T in zip(blocks[v], self.temperatures, strict=True)
+            ]
+            qualities.append(joined(at_each, np.stack))
+        return self.knowing(blocks=tuple(blocks), quality=joined(qualities, partial(np.concatenate, axis=1)))
 
     def values(self, objective: Objective) -> tuple[Values, ...]:
         """Return the objective of every image at every alpha: `[G, N_v]` for each vocabulary."""

@@ -12,7 +12,7 @@ import torch
 
 from adawise.app.machine import usable_cores
 from adawise.app.parts import exploration
-from adawise.card.advice import AUTO, PRIOR_WITHOUT_CARD, advise, advised_alpha, in_words
+from adawise.card.advice import AUTO, PRIOR_WITHOUT_CARD, advise, advised_alpha, in_words, of_all_classes
 from adawise.card.card import Card, make_card, read_card
 from adawise.console import progress
 from adawise.errors import SettingsError
@@ -21,6 +21,7 @@ from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.camera import ALL, check_shows
 from adawise_lab.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
+from adawise_lab.evaluate.lists import NONE, check_lists
 from adawise_lab.evaluate.result import Result, write_result
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.show import can_write_page
@@ -45,6 +46,7 @@ class EvaluateRequest:
         streams: kinds of stream.
         orders: orders of a domain's images.
         shows: what cameras show of the classes.
+        shortlists: the shortlists that cameras have.
         smooth: the groups of domains that a smooth stream moves between.
         seeds: streams of each kind and order.
         processes: processes at once; None: one for each core.
@@ -62,6 +64,7 @@ class EvaluateRequest:
     streams: str = "short,long,stationary"
     orders: str = "iid,runs"
     shows: str = ALL
+    shortlists: str = NONE
     smooth: str | None = None
     seeds: int = 5
     processes: int | None = None
@@ -80,6 +83,7 @@ def evaluate(request: EvaluateRequest) -> Result:
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
     orders = _known(request.orders.split(","), ORDERS, "--orders", "order")
     check_shows(request.shows)
+    check_lists(request.shortlists)
     candidates = _candidates(settings, request.strategies)
     if request.curve:
         at_every_price(candidates)  # raises here if there is nothing to vary, before tables are made
@@ -102,6 +106,8 @@ def evaluate(request: EvaluateRequest) -> Result:
             _log.info("strategy_chosen", candidate=meant.name, method=method)
     if request.curve:
         candidates = at_every_price(candidates)
+    if request.shortlists != NONE:
+        _expect_among_lists(candidates, card)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
     groups = {} if request.group is None else group_names(request.group, tables)
     bench = Bench(tables, temperatures, groups, tail_share)
@@ -114,7 +120,17 @@ def evaluate(request: EvaluateRequest) -> Result:
     if prior and card is None:
         _log.warning("prior_uncalibrated", note=f"{PRIOR_WITHOUT_CARD}; --calibrate fits temperatures on a table")
     smooths = settings.scene.smooths
-    plan = Plan(candidates, kinds, orders, request.seeds, pair, shows=request.shows, prior=prior, smooths=smooths)
+    plan = Plan(
+        candidates,
+        kinds,
+        orders,
+        request.seeds,
+        pair,
+        shows=request.shows,
+        prior=prior,
+        smooths=smooths,
+        lists=request.shortlists,
+    )
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())
     if request.output is not None:
         write_result(request.output, result)
@@ -167,6 +183,13 @@ def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, 
     if strategies is None:
         return every_strategy(objective=search.objective, alpha=search.alpha, exploration=exploration(search))
     return parse(strategies, objective=search.objective, alpha=search.alpha, exploration=exploration(search))
+
+
+def _expect_among_lists(candidates: Sequence[Candidate], card: Card | None) -> None:
+    """Raise SettingsError for a strategy whose objective does not hold among a shortlist, as a worker does."""
+    for candidate in candidates:
+        if candidate.strategy != "fixed" and (why := of_all_classes(candidate.objective, card, "shortlists")):
+            raise SettingsError(f"--strategies {candidate.name}: {why}")
 
 
 def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from adawise.errors import SettingsError
 from adawise.page import Section
 from adawise.page.render import render
 from adawise.text import shared_layers
-from adawise_lab.evaluate import advice, by_domain, paths, scatter, scene_page
+from adawise_lab.evaluate import advice, by_domain, list_page, lists, paths, scatter, scene_page
 from adawise_lab.evaluate.camera import in_words
 from adawise_lab.evaluate.result import Result
 from adawise_lab.evaluate.tables import LogitTable
@@ -58,6 +58,7 @@ def page(result: Result, made: Provenance) -> str:
         specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
         result=result,
         shows=in_words(result.shows),
+        lists=lists.in_words(result.lists),
         shared_layers=shared_layers(result.tail_share),
         made=made,
     )
@@ -69,6 +70,7 @@ def _sections(result: Result) -> tuple[Section, ...]:
         scatter.cost_section(among),
         *([scatter.price_section(among)] if among[0].prices else []),
         advice.section(among),
+        *([list_page.section(among, result.lists)] if among[0].listed else []),
         *([scene_page.section(among, result.shows)] if among[0].scenes else []),
         by_domain.section(among, result),
         paths.section(among, result),

@@ -9,15 +9,26 @@ which alpha. Knowing the condition means one alpha for each domain, at one forwa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from adawise.adapt.objective import Values, reliable
 from adawise_lab.evaluate.bench import Bench, Floats
 from adawise_lab.evaluate.result import Difference, OracleShare
 from adawise_lab.evaluate.run import AlphaPath
-from adawise_lab.evaluate.score import Score, by_domain, interval, mean, ratio, resampled_accuracies, score
+from adawise_lab.evaluate.score import (
+    Score,
+    by_domain,
+    interval,
+    mean,
+    pairs_and_changes,
+    ratio,
+    resampled_accuracies,
+    score,
+)
 from adawise_lab.evaluate.streams import Ids, Smooth, Stream, share_of_second
 
 ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED = "zero_shot", "fine_tuned", "fixed_0.50", "best_fixed"
@@ -35,16 +46,28 @@ _LEAST_CORRELATION = 0.5  # a lower one is noise, not a lag
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """The images of some streams, flat: `ids` `[V]`, and the number of each one's batch `[V]`, which never falls."""
+    """The images of some streams, flat.
+
+    Attributes:
+        ids: the images `[V]`.
+        batch: the number of each one's batch `[V]`, which never falls.
+        follows: whether each came directly after the one before it in one stream, `[V]`.
+    """
 
     ids: Ids
     batch: Ids
+    follows: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, streams: tuple[Stream, ...]) -> Visits:
         """Return the visits of streams, one after the other."""
         batches = [ids for stream in streams for ids in stream]
-        return cls(np.concatenate(batches), np.repeat(np.arange(len(batches)), [len(ids) for ids in batches]))
+        stream = np.repeat(np.arange(len(streams)), [sum(map(len, stream)) for stream in streams])
+        return cls(
+            np.concatenate(batches),
+            np.repeat(np.arange(len(batches)), [len(ids) for ids in batches]),
+            np.diff(stream, prepend=-1) == 0,
+        )
 
     def batch_means(self, values: Floats) -> Floats:
         """Return the means of `values` `[..., V]` over each batch, `[..., batches]`."""
@@ -54,6 +77,35 @@ class Visits:
         return means
 
 
+@dataclass(frozen=True, eq=False)
+class Came:
+    """The images of some streams, with a bench of what is right of them: that of a shortlist, if they had one.
+
+    Attributes:
+        bench: the images and their domains.
+        visits: those of each seed.
+    """
+
+    bench: Bench
+    visits: Sequence[Visits]
+
+    @cached_property
+    def times(self) -> Floats:
+        """The number of times that each image came, `[N]`."""
+        ids = np.concatenate([visits.ids for visits in self.visits])
+        return np.bincount(ids, minlength=self.bench.starts[-1]).astype(np.float64)
+
+    def fixed(self, index: Ids | int) -> Score:
+        """Return the score at one alpha index, or of each image at its own `[N]`."""
+        at = np.broadcast_to(np.asarray(index), len(self.times))
+        pairs, changes = np.zeros(len(self.bench.tables)), np.zeros(len(self.bench.tables))
+        for visits in self.visits:
+            predicted = self.bench.quality.predicted[at[visits.ids], visits.ids]
+            found = pairs_and_changes(self.bench, visits.ids, predicted, visits.follows)
+            pairs, changes = pairs + found[0], changes + found[1]
+        return replace(fixed(self.bench, self.times, index), pairs=pairs, changes=changes)
+
+
 def fixed(bench: Bench, visits: Floats, index: Ids | int) -> Score:
     """Return the score of images that came `visits` `[N]` times, at one alpha index, or each at its own `[N]`."""
     ids = np.repeat(np.arange(len(visits)), visits.astype(np.int64))
@@ -61,17 +113,15 @@ def fixed(bench: Bench, visits: Floats, index: Ids | int) -> Score:
     return score(bench, ids, bench.quality.at(at, ids), 1.0)
 
 
-def best_fixed(bench: Bench, visits: Floats) -> int:
-    """Return the index of the alpha that would have served these visits best; the lowest if several are."""
-    return int(np.argmax(np.nanmean(fixed_accuracies(bench, visits), axis=1)))
+def best_fixed(*came: tuple[Bench, Floats]) -> int:
+    """Return the index of the alpha that would have served these visits best; the lowest if several are.
 
-
-def fixed_accuracies(bench: Bench, visits: Floats) -> Floats:
-    """Return the accuracy of each fixed alpha on each domain, `[G, D]`; nan for a domain without visits."""
-    came = by_domain(bench, visits)
-    return ratio(
-        by_domain(bench, bench.quality.correct * visits), np.broadcast_to(came, (len(bench.alphas), len(came)))
-    )
+    Args:
+        came: benches of the same images, and how often each image came with it, `[N]`.
+    """
+    hits = np.sum([by_domain(bench, bench.quality.correct * visits) for bench, visits in came], axis=0)
+    times = np.sum([by_domain(bench, visits) for bench, visits in came], axis=0)
+    return int(np.argmax(np.nanmean(ratio(hits, np.broadcast_to(times, hits.shape)), axis=1)))
 
 
 def domain_oracle(bench: Bench) -> Ids:
@@ -126,7 +176,7 @@ def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum
 
 def served_at(bench: Bench, visits: Visits, index: Ids, forwards: float) -> Score:
     """Return the score of visits, each served at the alpha index given for it, `[V]`."""
-    return score(bench, visits.ids, bench.quality.at(index, visits.ids), forwards)
+    return score(bench, visits.ids, bench.quality.at(index, visits.ids), forwards, visits.follows)
 
 
 def ways(

@@ -8,6 +8,7 @@ On disk it is `result.json`, and `paths.parquet` has what was served for each ba
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from adawise.console import finite
 from adawise.errors import SettingsError
 from adawise_lab.evaluate.camera import ALL
+from adawise_lab.evaluate.lists import NONE
 
 FORMAT = 1
 Interval = tuple[float, float]
@@ -91,13 +93,16 @@ class SceneFigures:
     """The figures of `scene_label`, which a class prior corrects beside the served label of the same images.
 
     Attributes:
-        accuracy: mean over domains, equally weighted, as is `ece`.
+        accuracy: mean over domains, equally weighted, as are `ece`, `nll` and `flicker`.
         over_served: accuracy minus that of the served label.
         gate: mean over batches of how far the class prior corrects, from 0 to 1.
         worst_domain_gap: accuracy minus that of the served label, on the domain where it is lowest.
         domains: accuracy by domain.
         rare: where cameras show rare classes (`--shows rare`); None too if no image of them came.
         smoothing: mean over batches of how far neighbouring frames correct; None without `scene.smoothing`.
+        ece: expected calibration error of `scene_confidence`.
+        nll: that of the label by the corrected probabilities, nats.
+        flicker: of `scene_label`, as that of a row.
     """
 
     accuracy: float
@@ -109,6 +114,29 @@ class SceneFigures:
     domains: Mapping[str, float]
     rare: RareRecall | None = None
     smoothing: float | None = None
+    nll: float = math.nan
+    flicker: float = math.nan
+
+
+@dataclass(frozen=True)
+class ListFigures:
+    """The figures of a shortlist: a row with it in search and prediction, against the same search among all classes.
+
+    Attributes:
+        predicted: accuracy if the shortlist is for the prediction alone, at the alphas of a search among all classes.
+        without: accuracy without a shortlist.
+        over_predicted: accuracy of the row minus `predicted`.
+        over_without: accuracy of the row minus `without`.
+        fe: forward-equivalents of the search among all classes.
+        names: mean number of classes that a prediction was among.
+    """
+
+    predicted: float
+    without: float
+    over_predicted: Difference
+    over_without: Difference
+    fe: float
+    names: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +163,10 @@ class Row:
         over_set: accuracy minus that of the row at the price that is set; that row itself has None.
         way: by oracle that knows the condition, how far the row gets towards it; on streams whose conditions return.
         scene: of a strategy, where a class prior ran beside it.
+        flicker: share of the images with the label of the image before them whose prediction is another one, in
+            [0, 1]; mean over domains, nan where no two images of one label followed one another, or for a choice by
+            half of the images.
+        listed: of a strategy, where cameras have shortlists.
     """
 
     strategy: str
@@ -166,6 +198,8 @@ class Row:
     over_set: Difference | None = None
     way: Mapping[str, OracleShare] = field(default_factory=dict)
     scene: SceneFigures | None = None
+    flicker: float = math.nan
+    listed: ListFigures | None = None
 
     @property
     def is_other_price(self) -> bool:
@@ -217,7 +251,8 @@ class PathRow:
 class Result:
     """The whole result. `best_fixed` is (alpha, accuracy) in hindsight, over the domains as they are.
 
-    `tail_share` is what an image costs at a second alpha, as a share of a forward. `shows` is what cameras show.
+    `tail_share` is what an image costs at a second alpha, as a share of a forward. `shows` is what cameras show, and
+    `lists` says which shortlists they have: the rows are with them, the domains and best fixed alphas of here without.
     """
 
     alphas: tuple[float, ...]
@@ -232,18 +267,26 @@ class Result:
     tail_share: float
     paths: tuple[PathRow, ...]
     shows: str = ALL
+    lists: str = NONE
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object, without the paths, which are as long as the streams.
 
-        `shows` is in it unless it is "all", and `scene` is in the rows that have one.
+        `shows` is in it unless it is "all", `shortlists` unless there are none, and `scene` and `listed` are in the
+        rows that have them.
         """
         shows = {} if self.shows == ALL else {"shows": self.shows}
+        lists = {} if self.lists == NONE else {"shortlists": self.lists}
         rows = [asdict(row) for row in self.rows]
+        optional = {"scene", "listed"}
         return {
             "format": FORMAT,
             **shows,
-            "rows": [{name: value for name, value in row.items() if (name, value) != ("scene", None)} for row in rows],
+            **lists,
+            "rows": [
+                {name: value for name, value in row.items() if value is not None or name not in optional}
+                for row in rows
+            ],
             "best_fixed": {"alpha": self.best_fixed[0], "accuracy": self.best_fixed[1]},
             "oracle": self.oracle,
             "split_half_oracle": self.split_half_oracle,

@@ -6,11 +6,13 @@ does not depend on how many processes share the tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from statistics import fmean
 from tempfile import gettempdir
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -25,15 +27,15 @@ from adawise.adapt.prior import ClassPrior
 from adawise.adapt.prior import continued as prior_continued
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
-from adawise.adapt.shortlist import digest_of
-from adawise.adapt.smoothing import Corrected, Smoothing, corrected
+from adawise.adapt.shortlist import Shortlist, digest_of, narrowed
+from adawise.adapt.smoothing import Smoothing, correction, labelled
 from adawise.adapt.smoothing import continued as smoothing_continued
 from adawise.card.card import Card
 from adawise.errors import FatalError
-from adawise.records import Predictions
 from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
 from adawise_lab.evaluate.camera import ALL, shown
 from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
+from adawise_lab.evaluate.lists import NONE, shortlists_of
 from adawise_lab.evaluate.score import Score, score
 from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, appearance_shifts, make_streams
 
@@ -54,8 +56,8 @@ class Task:
 class Plan:
     """The plan of an evaluation: every candidate on every kind and order of streams with every seed.
 
-    `shows` is what cameras show of the classes; with `prior`, a class prior runs beside every candidate, and with
-    `smooths` neighbouring frames correct too.
+    `shows` is what cameras show of the classes, and `lists` the shortlists that they have; with `prior`, a class prior
+    runs beside every candidate, and with `smooths` neighbouring frames correct too.
     """
 
     candidates: tuple[Candidate, ...]
@@ -67,6 +69,7 @@ class Plan:
     shows: str = ALL
     prior: bool = False
     smooths: bool = False
+    lists: str = NONE
 
     @property
     def tasks(self) -> list[Task]:
@@ -84,15 +87,38 @@ class Plan:
         streams = make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
         return shown(streams, self.shows, kind, order, bench.domains, seed=seed)
 
+    def shortlists(self, bench: Bench, streams: Sequence[Stream], seed: int) -> tuple[Mapping[int, Shortlist], ...]:
+        """Return the shortlists of each stream of a task, by the index of the vocabulary; none for all classes."""
+        return tuple(shortlists_of(stream, self.lists, bench, seed=seed) for stream in streams)
+
+
+@dataclass(frozen=True)
+class ListScores:
+    """The scores of a search among all classes, beside one among a camera's shortlist.
+
+    Attributes:
+        predicted: its predictions among the shortlist.
+        without: its predictions among all classes.
+        names: mean number of classes among which an image was predicted with the shortlist.
+    """
+
+    predicted: Score
+    without: Score
+    names: float
+
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The score and the path of a task, and the score of `scene_label` if a class prior ran beside it."""
+    """The score and the path of a task, with a shortlist if cameras have one.
+
+    `scene` is the score of `scene_label` if a class prior ran beside it; `listed` is what shortlists are compared with.
+    """
 
     task: Task
     score: Score
     path: AlphaPath
     scene: Score | None = None
+    listed: ListScores | None = None
 
 
 class Runner:
@@ -104,31 +130,68 @@ class Runner:
         self._digests = {v: digest_of(t.class_names) for v, t in zip(bench.vocabularies, bench.tables, strict=True)}
         # Tasks come seed by seed, and every candidate gets the same streams.
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
+        self._shortlists = lru_cache(len(plan.kinds) * len(plan.orders))(self._shortlists_of)
 
     def run(self, task: Task) -> TaskResult:
         """Run one task; the result is a pure function of the task."""
+        bench, plan = self.bench, self._plan
+        shortlists = self._shortlists(task.kind, task.order, task.seed)
+        served, scene, last = Served(bench), None, -1
+        for number, ids, outcome in self._outcomes(task, shortlists):
+            vocabulary = self._vocabulary(ids)
+            shortlist = shortlists[number].get(vocabulary)
+            served.add(number, ids, outcome, shortlist)
+            if plan.prior:
+                digest = shortlist.digest if shortlist else self._digests[vocabulary]
+                known = (None, None) if scene is None or number != last else (scene.prior, scene.smoothing)
+                labels = bench.labels[ids]
+                scene = correct(
+                    known, outcome, labels, bench.temperatures, digest, smooths=plan.smooths, shortlist=shortlist
+                )
+                served.add_scene(scene)
+            last = number
+        listed = None if plan.lists == NONE else self._listed(task, shortlists)
+        return TaskResult(task, served.score(), served.path, served.scene_score(), listed)
+
+    def _outcomes(
+        self, task: Task, shortlists: Sequence[Mapping[int, Shortlist]] = ()
+    ) -> Iterator[tuple[int, Ids, Outcome]]:
+        """Yield the number of its stream, the images and the outcome of each batch, searched among its shortlist."""
         bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
-        served = Served(bench)
         for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
-            state, scene = strategy.initial(), None
+            state = strategy.initial()
             shifts = appearance_shifts(task.kind, len(stream), seed=task.seed, stream=number)
             for k, ids in enumerate(stream):
-                replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
+                vocabulary = self._vocabulary(ids)
+                replayed.turn_to(vocabulary)
                 rows = torch.from_numpy(bench.row_of[ids])
                 appearance = bench.appearance(ids, 0.0 if shifts is None else shifts[k])
-                (outcome,) = search.run(
-                    [strategy.search(state, len(ids), appearance)], of_images([rows], replayed.evaluate)
-                )
-                served.add(number, ids, outcome)
+                shortlist = shortlists[number].get(vocabulary) if shortlists else None
+                searched = narrowed(strategy.search(state, len(ids), appearance), shortlist)
+                (outcome,) = search.run([searched], of_images([rows], replayed.evaluate))
+                yield number, ids, outcome
                 state = outcome.state
-                if self._plan.prior:
-                    digest = self._digests[bench.vocabularies[bench.domain_of[ids[0]]]]
-                    known = (None, None) if scene is None else (scene.prior, scene.smoothing)
-                    scene = correct(known, outcome, bench.temperatures, digest, smooths=self._plan.smooths)
-                    served.add_scene(ids, scene)
-        return TaskResult(task, served.score(), served.path, served.scene_score())
+
+    def _listed(self, task: Task, shortlists: Sequence[Mapping[int, Shortlist]]) -> ListScores:
+        """Return what the same candidate serves if it searches among all classes."""
+        without, predicted, names = Served(self.bench), Served(self.bench), []
+        for number, ids, outcome in self._outcomes(task):
+            without.add(number, ids, outcome)
+            shortlist = shortlists[number].get(self._vocabulary(ids))
+            if shortlist is not None:
+                outcome = replace(outcome, logits=outcome.logits.index_select(-1, shortlist.columns))
+            predicted.add(number, ids, outcome, shortlist)
+            names += [outcome.logits.shape[-1]] * len(ids)
+        return ListScores(predicted.score(), without.score(), fmean(names))
+
+    def _shortlists_of(self, kind: str, order: str, seed: int) -> tuple[Mapping[int, Shortlist], ...]:
+        return self._plan.shortlists(self.bench, self._streams(kind, order, seed), seed)
+
+    def _vocabulary(self, ids: Ids) -> int:
+        """Return the index of a batch's vocabulary."""
+        return self.bench.vocabularies[int(self.bench.domain_of[ids[0]])]
 
     def _of(self, candidate: Candidate) -> tuple[Values, ...]:
         if candidate.objective not in self._values:
@@ -137,30 +200,64 @@ class Runner:
         return self._values[candidate.objective]
 
 
+class SceneBatch(NamedTuple):
+    """A batch of n images as a scene corrects it, with the memory to go on with.
+
+    Attributes:
+        prior: the class prior after the batch.
+        smoothing: the smoothing after it; None where nothing is smoothed.
+        quality: of `scene_label` and `scene_confidence`, `[n]`; the NLL is that of the corrected probabilities.
+        gate: how far the class prior corrects, from 0 to 1.
+        weight: how far neighbouring frames do; None where nothing is smoothed.
+    """
+
+    prior: ClassPrior
+    smoothing: Smoothing | None
+    quality: Quality
+    gate: float
+    weight: float | None
+
+
 def correct(
     scene: tuple[ClassPrior | None, Smoothing | None],
     outcome: Outcome,
+    labels: Ids,
     temperatures: tuple[float, ...],
     digest: str,
     *,
     smooths: bool,
-) -> Corrected:
+    shortlist: Shortlist | None = None,
+) -> SceneBatch:
     """Return what a stream's scene makes of a batch, as a worker does.
+
+    The NLL is minus the logarithm of the label's corrected probability (Guo et al., 2017, section 2).
 
     Args:
         scene: the class prior and the smoothing after the batch before; None before the first.
         outcome: of the search on the batch.
+        labels: class indices `[n]`.
         temperatures: one for each alpha.
-        digest: of the class names.
+        digest: of the class names among which `outcome` has logits.
         smooths: neighbouring frames correct, too.
+        shortlist: the camera's; None: all classes.
     """
-    logits, index = outcome.logits, outcome.index
-    predictions = predict(logits, outcome.evaluated, index=index, temperatures=temperatures, top_k=1)
-    C = logits.shape[-1]
-    prior, smoothing = prior_continued(scene[0], digest, C), None
-    if smooths:
-        smoothing = smoothing_continued(scene[1], digest, C)
-    return corrected(prior, smoothing, predictions, logits, temperatures[index], None)
+    logits, index, columns = outcome.logits, outcome.index, shortlist.columns if shortlist else None
+    predictions = predict(logits, outcome.evaluated, index=index, temperatures=temperatures, top_k=1, columns=columns)
+    n, K = logits.shape
+    prior = prior_continued(scene[0], digest, K)
+    smoothing = smoothing_continued(scene[1], digest, K) if smooths else None
+    found = correction(prior, smoothing, logits, temperatures[index])
+    corrected = labelled(found, predictions, columns)
+    predicted, confidence = corrected.predictions.scene_index, corrected.predictions.scene_confidence
+    assert predicted is not None
+    assert confidence is not None
+    p = np.full((n, K), np.nan)
+    p[found.finite] = found.p
+    is_label = (np.arange(K) if columns is None else columns.numpy()) == labels[:, None]
+    with np.errstate(divide="ignore"):  # a label that is not on the shortlist has no probability
+        nll = -np.log(np.where(is_label, p, 0.0).sum(axis=1))
+    quality = Quality(predicted == labels, confidence.astype(np.float64), nll, predicted)
+    return SceneBatch(corrected.prior, corrected.smoothing, quality, corrected.gate, corrected.weight)
 
 
 def run(
@@ -260,18 +357,22 @@ class Served:
         self._labels = torch.from_numpy(bench.labels)
         self._ids: list[Ids] = []
         self._worth: list[Quality] = []
-        self._pending: list[tuple[Ids, torch.Tensor, int]] = []  # ids [n], logits [n, C], alpha index
-        self._scenes: list[tuple[Ids, Predictions]] = []
+        self._pending: list[tuple[Ids, torch.Tensor, int]] = []  # ids [n], logits [n, K], alpha index
+        self._shortlist: Shortlist | None = None  # of the pending batches
+        self._scenes: list[Quality] = []
         self.path = AlphaPath()
 
-    def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
-        """Add the next batch of a stream."""
+    def add(self, stream: int, ids: Ids, outcome: Outcome, shortlist: Shortlist | None = None) -> None:
+        """Add the next batch of a stream, with logits among its shortlist."""
         domains = self._bench.domain_of[ids]
-        if len(self._pending) == _AT_ONCE or (
-            self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
+        if self._pending and (
+            len(self._pending) == _AT_ONCE
+            or self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
+            or self._shortlist is not shortlist
         ):
             self._weigh()
         self._pending.append((ids, outcome.logits, outcome.index))
+        self._shortlist = shortlist
         path = self.path
         path.stream.append(stream)
         path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
@@ -280,31 +381,32 @@ class Served:
         path.trigger.append(outcome.trigger)
         path.reset.append(outcome.reset)
 
-    def add_scene(self, ids: Ids, scene: Corrected) -> None:
-        """Add what the scene makes of the next batch."""
-        self._scenes.append((ids, scene.predictions))
+    def add_scene(self, scene: SceneBatch) -> None:
+        """Add what the scene makes of the batch that was added last."""
+        self._scenes.append(scene.quality)
         self.path.scene_gate.append(scene.gate)
         if scene.weight is not None:
             self.path.scene_smoothing.append(scene.weight)
 
     def scene_score(self) -> Score | None:
-        """Return the score of `scene_label`, without NLL and cost; None without a class prior."""
+        """Return the score of `scene_label`, without cost; None without a class prior. It comes after `score`."""
         if not self._scenes:
             return None
-        ids = np.concatenate([ids for ids, _ in self._scenes])
-        index, confidence = (
-            np.concatenate([getattr(predictions, name) for _, predictions in self._scenes])
-            for name in ("scene_index", "scene_confidence")
-        )
-        unknown = np.full(len(ids), np.nan)
-        worth = Quality(index == self._bench.labels[ids], confidence.astype(np.float64), unknown)
-        return score(self._bench, ids, worth, unknown)
+        ids, follows = self._visits()
+        worth = joined(self._scenes, np.concatenate)
+        return score(self._bench, ids, worth, np.nan, follows)
 
     def score(self) -> Score:
         """Return the score of all batches that were served."""
         self._weigh()
         forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
-        return score(self._bench, np.concatenate(self._ids), joined(self._worth, np.concatenate), forwards)
+        ids, follows = self._visits()
+        return score(self._bench, ids, joined(self._worth, np.concatenate), forwards, follows)
+
+    def _visits(self) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """Return the images of all batches `[V]`, and whether each followed the one before it in its stream."""
+        stream = np.repeat(self.path.stream, [len(ids) for ids in self._ids])
+        return np.concatenate(self._ids), np.diff(stream, prepend=-1) == 0
 
     def _weigh(self) -> None:
         """Compute the quality of the pending batches together.
@@ -314,6 +416,7 @@ class Served:
         ids = np.concatenate([ids for ids, _, _ in self._pending])
         T = torch.tensor([self._bench.temperatures[index] for ids, _, index in self._pending for _ in ids])
         logits = torch.cat([z for _, z, _ in self._pending])
-        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
+        columns = None if self._shortlist is None else self._shortlist.columns
+        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T, columns))
         self._ids += [ids for ids, _, _ in self._pending]
         self._pending.clear()

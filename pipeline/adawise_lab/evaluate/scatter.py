@@ -41,6 +41,7 @@ _HEIGHT, _CALIBRATION_HEIGHT = 300, 260
 _LABEL = 0.048  # of the height: labels that are this far from each other do not overlap
 _REACH = 0.3  # of the curve's height: points farther below the curve are drawn at the floor
 _TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 11.0, 21.0)
+FLICKER = "flicker is the share of images with the class of the image before them whose prediction is another one"
 _BAR = 0.01  # ECE by which the served strategy may exceed the better endpoint
 
 
@@ -360,10 +361,31 @@ def calibration_section(among: Sequence[View], calibration: str) -> Section:
         "calibration",
         "Calibration",
         "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are "
-        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}.",
+        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}. In the "
+        f"tables, {FLICKER}.",
         _legend(_OF_CALIBRATION),
         tuple(_calibration(view) for view in among),
+        tuple(_certainty(view) for view in among),
     )
+
+
+def _certainty(view: View) -> Table:
+    """Return the table of calibration and flicker."""
+    fixed = [view.reference(name) for name in FIXED]
+    lines = [(row, "served" if row is view.served else "strategy") for row in view.strategies]
+    return Table(
+        f"{view.name}: ECE, NLL and flicker",
+        "strategy",
+        ("ECE", "ECE of all images as one domain", "NLL", "flicker"),
+        tuple(
+            Line(display_name(row.strategy), tuple(Cell(three(v)) for v in _certain(row)), kind)
+            for row, kind in (*lines, *((row, "reference") for row in fixed))
+        ),
+    )
+
+
+def _certain(row: Row) -> tuple[float, ...]:
+    return row.ece, row.ece_pooled, row.nll, row.flicker
 
 
 def _calibration(view: View) -> Figure:
@@ -377,7 +399,7 @@ def _calibration(view: View) -> Figure:
             "kind": kind,
         }
         for row, kind in ((row, _kind(row, view)) for row in rows)
-        if not math.isnan(row.ece + row.nll)
+        if math.isfinite(row.ece + row.nll)  # a shortlist that lacks a class makes the NLL infinite
     ]
     order = list(_KINDS)
     values.sort(key=lambda v: order.index(v["kind"]), reverse=True)  # the served strategy is drawn over the others
@@ -406,10 +428,12 @@ def _calibration_reading(view: View) -> str:
         compared = f"within {three(_BAR)} of"
     else:
         compared = f"{three(over)} worse than"
+    nll = f"its NLL is {three(view.served.nll)} against {three(endpoint.nll)}"
+    if math.isinf(view.served.nll):
+        nll = "its NLL is infinite, and no point of the figure, because shortlists lack a class that comes"
     return (
         f"{view.served_name} has an ECE of {three(view.served.ece)}, {compared} that of the better calibrated "
-        f"endpoint, {display_name(endpoint.strategy)} ({three(endpoint.ece)}); its NLL is {three(view.served.nll)} "
-        f"against {three(endpoint.nll)}."
+        f"endpoint, {display_name(endpoint.strategy)} ({three(endpoint.ece)}); {nll}."
     )
 
 

@@ -12,6 +12,7 @@ from adawise.text import LEVEL, points, points_between, three, two
 from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.camera import RARE, in_words
 from adawise_lab.evaluate.result import Row, SceneFigures
+from adawise_lab.evaluate.scatter import FLICKER
 from adawise_lab.evaluate.views import View, is_better, is_worse
 
 _ROW = 24  # height of a strategy's row, pixels
@@ -30,7 +31,7 @@ def section(among: Sequence[View], shows: str) -> Section:
         f"{smoothing}. "
         f"Here a camera shows {in_words(shows)}. Points are those of scene_label over the served label on the same "
         f"images, with {LEVEL} intervals. The gate is how far the prior's correction is open, from 0 to 1, as the mean "
-        f"over batches{weight}.{rare}",
+        f"over batches{weight}. NLL is that of the true class, in nats an image; {FLICKER}.{rare}",
         figures=tuple(_figure(view) for view in among),
         tables=tuple(table for view in among for table in (_table(view), *_rare(view))),
     )
@@ -80,7 +81,8 @@ def _reading(view: View) -> str:
 
 def _table(view: View) -> Table:
     smooths = any(scene.smoothing is not None for _, scene in view.scenes)
-    headers = ["served", "scene_label", "− served", "worst domain", "ECE served", "ECE scene", "mean gate"]
+    headers = ["served", "scene_label", "− served", "worst domain", "ECE served", "ECE scene"]
+    headers += ["NLL served", "NLL scene", "flicker served", "flicker scene", "mean gate"]
     headers += ["mean smoothing"] if smooths else []
     lines = [
         Line(row.strategy, tuple(_cells(row, scene)), "served" if row is view.served else "strategy")
@@ -99,6 +101,10 @@ def _cells(row: Row, scene: SceneFigures) -> list[Cell]:
         Cell(points(scene.worst_domain_gap), note=scene.worst_domain),
         Cell(three(row.ece)),
         Cell(three(scene.ece)),
+        Cell(three(row.nll)),
+        Cell(three(scene.nll)),
+        Cell(three(row.flicker)),
+        Cell(three(scene.flicker)),
         Cell(two(scene.gate)),
     ]
     if scene.smoothing is not None:

@@ -1,4 +1,4 @@
-"""Counts of what was served: enough for accuracy, calibration error, NLL and cost, and to resample the images.
+"""Counts of what was served: enough for accuracy, calibration error, NLL, flicker and cost, and to resample the images.
 
 Scores of several streams can be added. Every figure is a mean over domains of equal weight, however many images of each
 came. A domain without visits does not count.
@@ -36,6 +36,9 @@ class Score:
         bins: for each domain and bin of confidence, the count and the sum of (right - confidence), `[D, BINS, 2]`.
         nll: sums in nats, `[D]`.
         forwards: passes of the image tower, in images, `[D]`.
+        pairs: how often an image had the label of the one before it in its stream, `[D]`; nan where the order of the
+            images is not known, as is `changes`.
+        changes: how often the prediction then was another than before, `[D]`.
     """
 
     visits: Floats
@@ -43,16 +46,30 @@ class Score:
     bins: Floats
     nll: Floats
     forwards: Floats
+    pairs: Floats
+    changes: Floats
 
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, sums.name) + getattr(other, sums.name) for sums in fields(Score)))
 
 
-def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> Score:
-    """Return the score of images `ids` `[V]` as they were served, with the quality and the cost of each, `[V]`."""
+def score(
+    bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float, follows: npt.NDArray[np.bool_] | None = None
+) -> Score:
+    """Return the score of images as they were served.
+
+    Args:
+        bench: the images and their domains.
+        ids: the images `[V]`.
+        worth: the quality of each, `[V]`.
+        forwards: the cost of each, `[V]`.
+        follows: whether each came directly after the one before it in one stream, `[V]`; None: that is not known.
+    """
     N, D = bench.starts[-1], len(bench.tables)
     domain = bench.domain_of[ids]
     right = worth.correct.astype(np.float64)
+    unknown = np.full(D, np.nan), np.full(D, np.nan)
+    pairs, changes = unknown if follows is None else pairs_and_changes(bench, ids, worth.predicted, follows)
     bin_of = domain * BINS + np.minimum((worth.confidence * BINS).astype(np.int64), BINS - 1)
     bins = [np.bincount(bin_of, weights, D * BINS).reshape(D, BINS) for weights in (None, right - worth.confidence)]
     return Score(
@@ -61,10 +78,30 @@ def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> S
         bins=np.stack(bins, axis=-1).astype(np.float64),
         nll=_sums(domain, worth.nll, D),
         forwards=_sums(domain, np.broadcast_to(forwards, len(ids)), D),
+        pairs=pairs,
+        changes=changes,
     )
 
 
-def _sums(index: Ids, values: Floats, length: int) -> Floats:
+def pairs_and_changes(
+    bench: Bench, ids: Ids, predicted: npt.NDArray[np.int32], follows: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Return `pairs` and `changes` of a score; a pair counts for the domain of its second image.
+
+    Args:
+        bench: the images and their domains.
+        ids: the images `[V]`.
+        predicted: the class index of each prediction, `[V]`.
+        follows: as of `score`.
+    """
+    D, domain, labels = len(bench.tables), bench.domain_of[ids], bench.labels[ids]
+    vocabulary = np.asarray(bench.vocabularies)[domain]
+    same = follows[1:] & (labels[1:] == labels[:-1]) & (vocabulary[1:] == vocabulary[:-1])
+    changed = same & (predicted[1:] != predicted[:-1])
+    return _sums(domain[1:], same, D), _sums(domain[1:], changed, D)
+
+
+def _sums(index: Ids, values: npt.NDArray[np.generic], length: int) -> Floats:
     """Return the sums of `values` `[V]` with the same index, `[length]`."""
     return np.bincount(index, values, length).astype(np.float64)
 
@@ -91,6 +128,19 @@ def domain_accuracy(bench: Bench, scored: Score) -> Floats:
 def calibration_error(bench: Bench, scored: Score) -> Floats:
     """Return the expected calibration error of each domain over 15 equal bins of confidence, `[D]`, in [0, 1]."""
     return ratio(np.abs(scored.bins[..., 1]).sum(axis=1), by_domain(bench, scored.visits))
+
+
+def mean_nll(bench: Bench, scored: Score) -> Floats:
+    """Return the mean NLL of the label on each domain, nats, `[D]` (Guo et al., 2017, section 2)."""
+    return ratio(scored.nll, by_domain(bench, scored.visits))
+
+
+def flicker(scored: Score) -> Floats:
+    """Return on each domain the share of pairs of one label whose predictions differ, `[D]`, in [0, 1].
+
+    Pairs are of images that follow one another in a stream. The definition is our own (docs/decisions/formulas.md).
+    """
+    return ratio(scored.changes, scored.pairs)
 
 
 def pooled_calibration_error(scored: Score) -> float:

@@ -18,11 +18,12 @@ from rich.table import Table
 from adawise.page import NEEDS
 from adawise.text import shared_layers
 from adawise_lab.evaluate.camera import ALL
+from adawise_lab.evaluate.lists import NONE, in_words
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
-from adawise_lab.evaluate.result import Difference, DomainFacts, RareRecall, Result, Row, SceneFigures
+from adawise_lab.evaluate.result import Difference, DomainFacts, ListFigures, RareRecall, Result, Row, SceneFigures
 
 _VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
-_WIDE = 130  # terminal columns that the full table needs
+_WIDE = 139  # terminal columns that the full table needs
 _COST = 9  # columns that the forward cost needs
 _SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas
 
@@ -33,13 +34,17 @@ def show(result: Result, console: Console) -> None:
     for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
         shows = "" if result.shows == ALL else f", shows {result.shows}"
-        title = f"{stream} streams, {order} order{shows}, seeds: {rows[0].seeds}"
+        lists = "" if result.lists == NONE else f", shortlists {result.lists}"
+        title = f"{stream} streams, {order} order{shows}{lists}, seeds: {rows[0].seeds}"
         named = [row for row in rows if not row.is_other_price]
         console.print(_accuracy(named, title, console.width, result.tail_share < 1.0))
         if any(not row.reference for row in named) and len(rows[0].groups) > 1:
             console.print(_groups(named))
+        if lists_of := [(row, row.listed) for row in named if row.listed is not None]:
+            console.print(_lists(lists_of, result.lists))
         if scenes := [(row, row.scene) for row in named if row.scene is not None]:
             console.print(_scenes(scenes))
+            console.print(_certainty(scenes))
             if rare := [(row, scene.rare) for row, scene in scenes if scene.rare is not None]:
                 console.print(_rare(rare))
         if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
@@ -82,7 +87,7 @@ def _accuracy(rows: Sequence[Row], title: str, width: int, shares_layers: bool) 
         "worst\ndomain",
         "ECE",
     ]
-    headers += ["NLL", "pinned"] if wide else []
+    headers += ["NLL", "flicker", "pinned"] if wide else []
     table = _table(title, "strategy", (*headers, *(("lag",) if followed else ())))
     ordered = [*(row for row in rows if not row.reference), *(row for row in rows if row.reference)]
     last = max((i for i, row in enumerate(ordered) if not row.reference), default=-1)
@@ -95,7 +100,8 @@ def _accuracy(rows: Sequence[Row], title: str, width: int, shares_layers: bool) 
             f"{100 * row.worst_domain_gap:+.1f}" + (f" {row.worst_domain}" if wide else ""),
             _three(row.ece),
         ]
-        cells += [_three(row.nll), "" if row.pinned is None else f"{row.pinned:.0%}"] if wide else []
+        if wide:
+            cells += [_three(row.nll), _three(row.flicker), "" if row.pinned is None else f"{row.pinned:.0%}"]
         cells += ["" if row.lag_batches is None else f"{row.lag_batches:g}"] if followed else []
         table.add_row(_named(row), *cells, style="dim" if row.reference else "", end_section=i == last)
     table.caption = "\n".join(_way(row, name) for row in rows for name in row.way)
@@ -178,6 +184,32 @@ def _scenes(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
             *([] if scene.smoothing is None else [f"{scene.smoothing:.2f}"]),
         ]
         table.add_row(row.strategy, *cells)
+    return table
+
+
+def _certainty(scenes: Sequence[tuple[Row, SceneFigures]]) -> Table:
+    """Build the table of the probability of the truth, and of labels that change while the truth stays."""
+    headers = ["NLL\nserved", "NLL\nscene", "flicker\nserved", "flicker\nscene"]
+    table = _table("scene_label: NLL and flicker", "strategy", headers)
+    for row, scene in scenes:
+        table.add_row(row.strategy, *map(_three, (row.nll, scene.nll, row.flicker, scene.flicker)))
+    table.caption = "NLL in nats; flicker: labels that change while the truth stays"
+    return table
+
+
+def _lists(listed: Sequence[tuple[Row, ListFigures]], lists: str) -> Table:
+    """Build the table of what shortlists bring to search and prediction."""
+    headers = ["both", "predic-\ntion", "none", "over\nprediction", "over\nnone", "FE", "FE\nnone", "names"]
+    table = _table(f"shortlists of {in_words(lists)}", "strategy", headers)
+    for row, found in listed:
+        cells = [*map(_three, (row.accuracy, found.predicted, found.without))]
+        cells += [_difference(found.over_predicted), _difference(found.over_without)]
+        cells += [f"{row.fe:.2f}", f"{found.fe:.2f}", f"{found.names:.1f}"]
+        table.add_row(row.strategy, *cells)
+    table.caption = (
+        "accuracy with the shortlist in search and prediction (both, as in the other tables), in the prediction alone, "
+        "and without one"
+    )
     return table
 
 

@@ -17,7 +17,7 @@ from adawise_lab.evaluate.references import (
     SPLIT_HALF_ORACLE,
     ZERO_SHOT,
 )
-from adawise_lab.evaluate.result import Difference, Result, Row, SceneFigures
+from adawise_lab.evaluate.result import Difference, ListFigures, Result, Row, SceneFigures
 
 DEFAULT = "warm"
 _HEADLINE = ("long", "iid")
@@ -78,6 +78,11 @@ class View:
     def scenes(self) -> tuple[tuple[Row, SceneFigures], ...]:
         """The strategies beside which a class prior ran, with its figures."""
         return tuple((row, row.scene) for row in self.strategies if row.scene is not None)
+
+    @cached_property
+    def listed(self) -> tuple[tuple[Row, ListFigures], ...]:
+        """The strategies that cameras with shortlists have, with what these bring."""
+        return tuple((row, row.listed) for row in self.strategies if row.listed is not None)
 
     @cached_property
     def prices(self) -> tuple[Row, ...]:

@@ -150,6 +150,27 @@ def test_nothing_is_trained_again_while_nothing_changes(whole: Callable[[], Ran]
     ]
 
 
+def test_live_and_with_shortlists_the_same_trainings_serve_otherwise(
+    whole: Callable[[], Ran], capsys: Captured, logs: Logs
+) -> None:
+    ran = whole()
+    assert (ran.result["pace"], ran.result["shortlists"]) == ("backlog", {})
+    assert ran.result["tested"]["batches"] == 6  # one of each camera and interval
+    live = result_of(ran.home, capsys, "--pace", "live", "--batch.max-age-s", "3600", "--search.forget-after-s", "60")
+    assert live["pace"] == "live"
+    assert live["tested"]["batches"] == 6 * EACH  # an image in 9,600 s
+    assert all(row["forwards"] in (1.0, None) for row in live["rows"])
+    lists = f'--scene.shortlists=[{{"streams": "y*", "exclude": ["{CLASSES[2]}"]}}]'
+    listed = result_of(ran.home, capsys, lists)
+    assert listed["shortlists"] == {"yard": len(CLASSES) - 1}
+    cells = {(c["camera"], c["interval"]): c["accuracy"] for c in ran.result["cells"]}
+    for cell in listed["cells"]:
+        before = {title: cells[cell["camera"], cell["interval"]][title] for title in cell["accuracy"]}
+        assert cell["accuracy"][ZERO_SHOT] >= before[ZERO_SHOT]  # it never shows the third one
+        assert cell["camera"] == "yard" or cell["accuracy"] == before
+    assert trainings(logs) == 0
+
+
 @pytest.mark.check("lab")
 def test_another_recipe_is_trained_beside(whole: Callable[[], Ran], capsys: Captured, logs: Logs) -> None:
     ran = whole()
@@ -175,7 +196,7 @@ def test_a_camera_of_its_own_model_is_served_by_theta_0_where_none_can_be_traine
         ("wall", 1): (0, False),
     }
     assert {t["why"] for t in result["trainings"]} == {"", "fewer than two classes with two images each"}
-    assert result["tested"] == {"cameras": 3, "images": 54, "without_pair": 18}
+    assert result["tested"] == {"cameras": 3, "images": 54, "without_pair": 18, "batches": 4}
     wall = [cell["accuracy"] for cell in result["cells"] if cell["camera"] == "wall"]
     assert all(accuracy[FINE_TUNED] == accuracy[ZERO_SHOT] == accuracy["warm"] for accuracy in wall)
     assert trainings(logs) == 4
@@ -318,6 +339,9 @@ def test_only_a_recording_has_cameras_and_times(home: Path, capsys: Captured) ->
         (("--images", "site", "--intervals", "3", "--calibrate", "a"), "--calibrate"),
         (("--images", "site", "--intervals", "3", "--shows", "few5"), "--shows"),
         (("--images", "site", "--intervals", "3", "--groups", "a=b"), "--groups"),
+        (("--images", "site", "--intervals", "3", "--shortlists", "exact"), "--shortlists"),
+        (("--images", "site", "--intervals", "3", "--batch.max-age-s", "9"), "--batch.max-age-s"),
+        (("--images", "site", "--intervals", "3", "--search.forget-after-s", "90"), "--search.forget-after-s"),
         (("--images", "site", "--intervals", "3", "--curve"), "--curve"),
         (("--images", "site", "--intervals", "3", "--model.theta-1", "a.pt"), "--model.theta-1"),
         (("--images", "site", "--intervals", "3", "--model.card", "card.json"), "--model.card"),

@@ -69,6 +69,18 @@ def test_sentences_say_what_was_gained_lost_and_left_out(result: ChronologicalRe
     assert "3 images were left out, because nothing says when." in text
 
 
+def test_a_pace_and_shortlists_that_are_not_the_default_are_named(result: ChronologicalResult) -> None:
+    assert "Batches as live" not in " ".join(sentences(result))
+    assert "Shortlists" not in " ".join(sentences(result))
+    assert "as a worker serves a backlog" in page(result, COMMAND, created_at="")
+    setting = replace(result.setting, pace="live", shortlists={"gate": 4, HOSTILE: 6}, classes=9)
+    live = replace(result, setting=setting, batches=5)
+    text = " ".join(sentences(live))
+    assert "by the images' own times (5 batches, 1.6 images each)." in text  # 8 images; theta_0 alone served 4 more
+    assert "Shortlists (scene.shortlists) in search and prediction: 2 of 3 cameras, of 4 to 6 of 9 classes." in text
+    assert "Batches as live, by the images" in page(live, COMMAND, created_at="")
+
+
 def test_one_camera_is_shown_without_intervals(result: ChronologicalResult) -> None:
     one = result_of([with_scene(cell(0, 1, zero="++--", half="+++-", tuned="+---"))], result.setting)
     text = " ".join(sentences(one))
@@ -87,10 +99,11 @@ def test_the_terminal_has_every_way_and_every_tested_interval(result: Chronologi
     out = StringIO()
     show(result, paper(out))
     lines = out.getvalue().splitlines()
-    (fine_tuned, by_interval) = (
+    (fine_tuned, certain, by_interval) = (
         line.split() for line in lines if line.split()[:1] == ["fine-tuned"] and "+ scene" not in line
     )
     assert fine_tuned[1:3] == [".312", ".312"]
+    assert certain[1:] == ["2.000", ".333"]  # three of nine pairs of neighbours
     assert by_interval[1:] == [".250", ".375"]
     assert any(line.split()[:4] == ["best", "fixed", "alpha", ".50"] for line in lines)
 

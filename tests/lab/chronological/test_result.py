@@ -13,6 +13,7 @@ from adawise_lab.chronological.result import (
     ChronologicalResult,
     Setting,
     calibration_error,
+    flicker,
     macro_recall,
     result_of,
 )
@@ -32,8 +33,10 @@ def cell(camera: int, interval: int, *, zero: str, tuned: str, half: str, **more
     """A cell whose zero-shot, fine-tuned and half-way predictions are right as the texts say; all others are half."""
     marks: Mapping[str, str] = {ZERO_SHOT: zero, FINE_TUNED: tuned}
     n = len(zero)
+    hits = {name: right(marks.get(name, half)) for name in NAMES}
     answers = {
-        ServedWay(name): Quality(right(marks.get(name, half)), np.full(n, 0.5), np.full(n, 2.0)) for name in NAMES
+        ServedWay(name): Quality(ok, np.full(n, 0.5), np.full(n, 2.0), (~ok).astype(np.int32))
+        for name, ok in hits.items()
     }
     by_alpha = np.stack([right(zero), right(half), right(tuned)])
     labels = np.zeros(n, dtype=np.int64)
@@ -139,3 +142,13 @@ def test_macro_recall_weighs_classes_and_not_images() -> None:
 def test_the_calibration_error_is_that_of_confidence_over_accuracy() -> None:
     assert calibration_error(right("++--"), np.full(4, 0.9)) == pytest.approx(0.4)
     assert calibration_error(right("+-"), np.array([1.0, 0.0])) == 0.0
+
+
+def test_flicker_is_over_the_neighbours_of_all_cells_together(two: ChronologicalResult) -> None:
+    # Every image has label 0, and is predicted as 0 where it is right, else as 1.
+    assert two.row(ZERO_SHOT).flicker == (1 + 0 + 1) / (3 + 1 + 3)
+    assert two.row(FINE_TUNED).flicker == (1 + 0 + 0) / (3 + 1 + 3)
+    assert two.row(BEST_FIXED).flicker is None
+    labels, predicted = np.array([4, 4, 5, 5]), np.array([4, 5, 4, 4], dtype=np.int32)
+    assert flicker([(labels, predicted)]) == 0.5
+    assert flicker([(labels[1:3], predicted[1:3])]) is None

@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adawise.adapt.shortlist import Shortlist, Shortlists
 from adawise.adapt.strategies.warm import Exploration
 from adawise.card.advice import AUTO
 from adawise.card.card import Card, PairVerdict
+from adawise.errors import SettingsError
+from adawise.worker.batching import BatchPolicy, Gatherer
+from adawise_lab.chronological.pace import IMAGES, BatchPace
 from adawise_lab.chronological.served import (
-    BATCH,
     NAMES,
     WARM,
     Ids,
@@ -24,10 +27,12 @@ from adawise_lab.chronological.served import (
 )
 from adawise_lab.evaluate.references import FINE_TUNED, MIDDLE, ZERO_SHOT
 from adawise_lab.evaluate.tables import LogitTable
+from tests.frames import single
 from tests.lab.evaluate.building import GRID, a_card, a_table
 
-N = 3 * BATCH + 5
+N = 3 * IMAGES + 5
 ALL: Ids = np.arange(N)
+AT_US: Ids = 10_000_000 * np.arange(1000)  # one image in ten seconds
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def cameras(*, keeps: bool = False, scene: Scene | None = None) -> ServedCameras
 
 
 def serve(served: ServedCameras, pair: str, table: LogitTable, card: Card, rows: Ids = ALL) -> ServedCell:
-    (cell,) = served.serve(pair, table, card, 1, [(0, "yard", rows)])
+    (cell,) = served.serve(pair, table, card, 1, [(0, "yard", rows)], AT_US)
     return cell
 
 
@@ -95,9 +100,11 @@ def test_a_camera_goes_on_with_the_same_pair_and_starts_anew_with_another(table:
 def test_a_camera_does_not_depend_on_others(table: LogitTable, card: Card) -> None:
     rows = ALL[::2].copy(), ALL[1::2].copy()
     both = cameras(scene=Scene(prior=True, smooths=True)).serve(
-        "pair 1", table, card, 1, [(0, "yard", rows[0]), (1, "gate", rows[1])]
+        "pair 1", table, card, 1, [(0, "yard", rows[0]), (1, "gate", rows[1])], AT_US
     )
-    (alone,) = cameras(scene=Scene(prior=True, smooths=True)).serve("pair 1", table, card, 1, [(1, "gate", rows[1])])
+    (alone,) = cameras(scene=Scene(prior=True, smooths=True)).serve(
+        "pair 1", table, card, 1, [(1, "gate", rows[1])], AT_US
+    )
     for way, answer in alone.answers.items():
         assert both[1].answers[way].correct.tolist() == answer.correct.tolist()
         assert both[1].answers[way].confidence.tolist() == answer.confidence.tolist()
@@ -110,7 +117,7 @@ def test_a_scene_is_beside_every_way_and_changes_no_label(table: LogitTable, car
     for name in NAMES:
         way = ServedWay(name)
         assert beside.answers[way].correct.tolist() == plain.answers[way].correct.tolist()
-        assert np.isnan(beside.answers[ServedWay(name, scene=True)].nll).all()
+        assert np.isfinite(beside.answers[ServedWay(name, scene=True)].nll).all()
 
 
 def test_a_scene_corrects_a_camera_that_shows_few_of_the_names(card: Card) -> None:
@@ -121,11 +128,94 @@ def test_a_scene_corrects_a_camera_that_shows_few_of_the_names(card: Card) -> No
     way = ServedWay(ZERO_SHOT), ServedWay(ZERO_SHOT, scene=True)
     label, scene = (served.answers[one].correct.mean() for one in way)
     assert scene > label + 0.05
+    plain, corrected = (served.answers[one].nll.mean() for one in way)
+    assert corrected < plain - 0.1
 
 
 def test_without_a_pair_theta_0_serves_every_way(table: LogitTable) -> None:
-    (cell,) = unpaired(table, 2, [(4, ALL)], Scene(prior=True))
+    (cell,) = unpaired(table, 2, [(4, ALL, None)], Scene(prior=True))
     assert (cell.camera, cell.interval, cell.has_pair) == (4, 2, False)
     for answer in cell.answers.values():
         assert answer.correct.tolist() == hits(table, 0, ALL)
     assert len(cell.answers) == 2 * len(NAMES)
+
+
+LIVE = BatchPace("live", BatchPolicy(4, 25.0), 60.0)
+
+
+def batches_of(pace: BatchPace, *seconds: float) -> list[list[float]]:
+    return [list(seconds[part]) for part in pace.batches([round(1e6 * s) for s in seconds])]
+
+
+def test_a_backlog_fills_its_batches_whatever_time_is_between_images() -> None:
+    seconds = [100_000.0 * i for i in range(IMAGES + 3)]
+    assert [len(batch) for batch in batches_of(BatchPace(), *seconds)] == [IMAGES, 3]
+    assert batches_of(BatchPace()) == []
+    assert not BatchPace().starts_anew(0, 10**18)
+
+
+def test_live_a_batch_ends_by_its_images_or_by_the_age_of_its_first_one() -> None:
+    assert batches_of(LIVE, 0, 10, 20, 30, 31, 32, 33) == [[0, 10, 20], [30, 31, 32, 33]]
+    assert batches_of(LIVE, 0, 25, 25.001, 100) == [[0, 25], [25.001], [100]]
+    assert not LIVE.starts_anew(0, 60_000_000)
+    assert LIVE.starts_anew(0, 60_001_000)
+
+
+def test_live_batches_are_those_of_a_worker() -> None:
+    """The same images, message by message, with their own times as those of the broker."""
+    rng = np.random.default_rng(0)
+    at_ms = np.cumsum(rng.integers(1, 40_000, size=200)).tolist()
+    gatherer = Gatherer(LIVE.policy)
+    ended = []
+    for i, ms in enumerate(at_ms):
+        ended += gatherer.add(single(i, timestamp_ms=ms), 0.0)
+    ended += gatherer.close_all()
+    found = [[*range(200)[part]] for part in LIVE.batches([1000 * ms for ms in at_ms])]
+    assert found == [[frame.row_id.offset for frame in batch.frames] for batch in ended]
+    assert {len(batch) for batch in found} == {1, 2, 3, 4}
+
+
+def test_live_a_camera_adapts_only_on_batches_that_are_large_enough_and_starts_anew_after_silence(
+    table: LogitTable, card: Card
+) -> None:
+    slow = replace(cameras(), pace=replace(LIVE, policy=BatchPolicy(16, 25.0)))  # three images a batch
+    cell = serve(slow, "pair 1", table, card)
+    assert cell.batches == -(-N // 3)
+    assert cell.forwards[WARM] == 1.0
+    assert cell.answers[ServedWay(WARM)].correct.tolist() == hits(table, 10, ALL)
+    assert slow._states[WARM, "yard"][1].batches == cell.batches
+    late = AT_US + 1_000_000_000
+    slow.serve("pair 1", table, card, 2, [(0, "yard", ALL[:3])], late)
+    assert slow._states[WARM, "yard"][1].batches == 1
+    slow.serve("pair 1", table, card, 2, [(0, "yard", ALL[3:6])], late)
+    assert slow._states[WARM, "yard"][1].batches == 2
+
+
+def test_a_camera_with_a_shortlist_is_served_among_its_classes_and_others_are_not(
+    table: LogitTable, card: Card
+) -> None:
+    own = [1, 4, 7]
+    listed = Shortlist.of(own, table.class_names)
+    some = replace(cameras(scene=Scene(prior=True)), shortlists=Shortlists((("ya*", listed),)))
+    yard, gate = some.serve("pair 1", table, card, 1, [(0, "yard", ALL), (1, "gate", ALL)], AT_US)
+    plain = serve(cameras(scene=Scene(prior=True)), "pair 1", table, card)
+    for way, answer in yard.answers.items():
+        assert {*answer.predicted.tolist()} <= {*own}
+        assert not answer.correct[~np.isin(table.labels, own)].any()
+        assert np.isinf(answer.nll).tolist() == (~np.isin(table.labels, own)).tolist()
+        assert gate.answers[way].predicted.tolist() == plain.answers[way].predicted.tolist()
+    first = table.logits[0][:, own].argmax(axis=1)
+    assert yard.answers[ServedWay(ZERO_SHOT)].predicted.tolist() == np.array(own)[first].tolist()
+    assert yard.by_alpha[0].tolist() == yard.answers[ServedWay(ZERO_SHOT)].correct.tolist()
+    assert gate.by_alpha.tolist() == plain.by_alpha.tolist()
+    (alone,) = unpaired(table, 2, [(0, ALL, listed)], Scene())
+    assert alone.answers[ServedWay(WARM)].predicted.tolist() == np.array(own)[first].tolist()
+
+
+def test_an_objective_of_all_classes_is_refused_for_a_camera_with_a_shortlist(table: LogitTable, card: Card) -> None:
+    rules = (("yard", Shortlist.of([0, 1], table.class_names)),)
+    relative = ServedCameras(candidates("relative", 0.5, Exploration()), Scene(), False, shortlists=Shortlists(rules))
+    with pytest.raises(SettingsError, match=r"do not hold within scene\.shortlists"):
+        serve(relative, "pair 1", table, card)
+    (cell,) = relative.serve("pair 1", table, card, 1, [(1, "gate", ALL)], AT_US)
+    assert len(cell.answers) == len(NAMES)

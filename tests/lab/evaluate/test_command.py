@@ -192,6 +192,8 @@ def test_what_cameras_show_and_a_class_prior_are_in_the_result_where_they_are_se
             assert low <= scene["over_served"]["difference"] <= high
             assert 0.0 < scene["gate"] <= 1.0
             assert scene["ece"] != row["ece"]
+            assert scene["nll"] != row["nll"]
+            assert (scene["flicker"] is None) == (row["flicker"] is None)
             assert min(scene["domains"][d] - row["domains"][d] for d in row["domains"]) == scene["worst_domain_gap"]
             assert (scene["rare"] is None) == (shows == "few1")
         without = [{name: value for name, value in row.items() if name != "scene"} for row in result["rows"]]
@@ -225,11 +227,48 @@ def test_people_see_what_cameras_show_and_what_the_class_prior_brings(tables: st
         assert len(re.findall(r"[+-]?\d*\.\d+", row)) == 8  # an interval has two numbers
         rare = re.findall(r"scene_label: recall of rare classes.*?\n +(grid [^\n]*)", out, re.DOTALL)
         assert [len(re.findall(r"[+-]?\d*\.\d+", row)) for row in rare] == ([4] if has_rare else [])
+        certain = re.findall(r"scene_label: NLL and flicker.*?\n +(grid [^\n]*)", out, re.DOTALL)
+        assert [len(re.findall(r"\d*\.\d+", row)) for row in certain] == [4]
         assert width_of(out, "scene_label") <= 80
     assert main(["evaluate", *flags[:-2]]) == 0
     out = capsys.readouterr().out
     assert "short streams, iid order, seeds: 1" in out
     assert "scene" not in out
+
+
+def test_shortlists_are_compared_and_named_wherever_a_result_is_shown(
+    tables: str, tmp_path: Path, capsys: Captured
+) -> None:
+    flags = ("--logits", tables, *QUICK, "--strategies", "fixed,grid", "--shows", "few3", "--shortlists", "exact+1")
+    result = output_of(capsys, *flags, "-o", "kept")
+    assert result["shortlists"] == "exact+1"
+    assert json.loads((tmp_path / "kept" / "result.json").read_text()) == result
+    assert "search and prediction (--shortlists exact+1)" in (tmp_path / "kept" / "page.html").read_text()
+    fixed = result["rows"][0]
+    assert fixed["listed"]["names"] == 4.0
+    assert fixed["listed"]["over_without"]["ci"][0] > 0.0
+    assert fixed["accuracy"] == fixed["listed"]["predicted"] > fixed["listed"]["without"]
+    assert 0.0 <= fixed["flicker"] <= 1.0
+    assert main(["evaluate", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "short streams, iid order, shows few3, shortlists exact+1, seeds: 1" in out
+    title = "shortlists of the classes that a camera shows and 1 other"
+    (row,) = re.findall(rf"{title} *\n.*?\n +(grid [^\n]*)", out, re.DOTALL)
+    assert len(re.findall(r"[+-]?\d*\.\d+", row)) == 10
+    assert width_of(out, "shortlists of") <= 80
+
+
+def test_shortlists_need_an_objective_that_holds_among_them(tables: str, capsys: Captured) -> None:
+    flags = ("--logits", tables, *QUICK, "--shortlists", "exact", "--calibrate", "val_a")
+    error = refused(capsys, *flags, "--strategies", "warm,warm@relative")
+    assert "--strategies warm@relative: search.objective relative compares images with the card's figures" in error
+    assert output_of(capsys, *flags, "--strategies", "fixed@relative")["rows"][0]["listed"]["names"] > 2
+    assert "expected none, exact, or exact with a number" in refused(capsys, *flags, "--shortlists", "some")
+    file = Path("adawise.toml")
+    file.write_text('[[scene.shortlists]]\nstreams = "gate"\nclasses = ["a", "b"]\n')
+    output_of(capsys, *flags[:-4], "--strategies", "fixed")  # of no camera here
+    given = '--scene.shortlists=[{"streams": "gate", "classes": ["a", "b"]}]'
+    assert "it has no effect with these options" in refused(capsys, *flags[:-4], given)
 
 
 def test_frames_are_smoothed_where_the_setting_says_so(

@@ -7,8 +7,8 @@ import pytest
 
 from adawise.adapt.objective import raw_entropy
 from adawise_lab.evaluate import references as ref
-from adawise_lab.evaluate.references import Visits
-from adawise_lab.evaluate.score import domain_accuracy, mean
+from adawise_lab.evaluate.references import Came, Visits
+from adawise_lab.evaluate.score import domain_accuracy, flicker, mean
 from adawise_lab.evaluate.streams import make_streams
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, run_here
 
@@ -20,6 +20,7 @@ def test_visits_know_their_batches() -> None:
     visits = Visits.of(((np.array([4, 5]), np.array([6])), (np.array([0, 1, 2]),)))
     assert visits.ids.tolist() == [4, 5, 6, 0, 1, 2]
     assert visits.batch.tolist() == [0, 0, 1, 2, 2, 2]
+    assert visits.follows.tolist() == [False, True, True, False, True, True]
     assert visits.batch_means(np.array([1.0, 3.0, 5.0, 1.0, 1.0, 4.0])).tolist() == [2.0, 5.0, 2.0]
 
 
@@ -31,14 +32,33 @@ def test_a_fixed_alpha_serves_what_the_table_has_there(j: int) -> None:
     assert domain_accuracy(BENCH, twice) == pytest.approx(BENCH.accuracy[:, j])
 
 
+def test_a_fixed_alpha_of_streams_flickers_as_its_predictions_change() -> None:
+    seeds = [make_streams("stationary", "runs", BENCH.domains, seed=seed) for seed in range(2)]
+    came = Came(BENCH, [Visits.of(streams) for streams in seeds])
+    scored, alone = came.fixed(10), ref.fixed(BENCH, came.times, 10)
+    for name in ("visits", "hits", "bins", "nll"):
+        assert np.array_equal(getattr(scored, name), getattr(alone, name)), name
+    pairs, changes = np.zeros(3), np.zeros(3)
+    for d, stream in [each for streams in seeds for each in enumerate(streams)]:
+        rows = np.concatenate(stream) - BENCH.starts[d]
+        labels, predicted = BENCH.tables[d].labels[rows], BENCH.tables[d].logits[10, rows].argmax(axis=1)
+        same = labels[1:] == labels[:-1]
+        pairs[d] += same.sum()
+        changes[d] += (same & (predicted[1:] != predicted[:-1])).sum()
+    assert np.array_equal(flicker(scored), changes / pairs)
+    assert 0.0 < mean(flicker(scored)) < 1.0
+
+
 def test_best_fixed_is_best_of_the_mean_over_the_domains_that_came() -> None:
-    best = ref.best_fixed(BENCH, EVERYTHING)
+    best = ref.best_fixed((BENCH, EVERYTHING))
     means = BENCH.accuracy.mean(axis=0)
     assert means[best] == means.max()
     only_first = np.where(BENCH.domain_of == 0, 1.0, 0.0)
-    assert BENCH.accuracy[0, ref.best_fixed(BENCH, only_first)] == BENCH.accuracy[0].max()
+    assert BENCH.accuracy[0, ref.best_fixed((BENCH, only_first))] == BENCH.accuracy[0].max()
+    half = np.where(np.arange(len(EVERYTHING)) % 2, EVERYTHING, 0.0)
+    assert ref.best_fixed((BENCH, half), (BENCH, EVERYTHING - half)) == best
     # domains weigh the same however often they came
-    assert ref.best_fixed(BENCH, np.where(BENCH.domain_of == 0, 50.0, 1.0)) == best
+    assert ref.best_fixed((BENCH, np.where(BENCH.domain_of == 0, 50.0, 1.0))) == best
 
 
 def test_the_domain_oracle_is_no_worse_than_any_fixed_alpha_on_any_domain() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from adawise.adapt.shortlist import digest_of
+from adawise.adapt.shortlist import Shortlists, digest_of
 from adawise.adapt.strategies.warm import Exploration
 from adawise.card.card import Card, make_card
 from adawise.clip.classifier import PairClassifier
@@ -126,6 +126,47 @@ def test_the_scene_of_a_run_is_the_workers(
         assert not smooths or min(weights) > 0.9
         assert (hits.sum() - confident) == pytest.approx(ran.scene.bins[..., 1].sum(), rel=1e-9)
         assert differ > 0
+
+
+@pytest.mark.parametrize("strategy", ["warm", pytest.param("grid", marks=pytest.mark.check("lab"))])
+def test_a_run_with_shortlists_serves_what_a_worker_with_these_shortlists_serves(
+    classifier: PairClassifier, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns are selected before objective, alarm and endpoints, and the scene learns among the list."""
+    monkeypatch.setattr("adawise.adapt.prior._SURE", (0.0, 1e-6))
+    monkeypatch.setattr("adawise.adapt.prior._SPREAD", (4.0, 2.0))
+    (a, images_a), (b, images_b) = (table_of(classifier, name, seed) for name, seed in (("a", 1), ("b", 2)))
+    images, temperatures = torch.cat([images_a, images_b]), tuple(0.5 + alpha for alpha in ALPHAS)
+    bench = Bench((a, b), temperatures)
+    candidates = parse(strategy, objective="entropy", alpha=0.5, exploration=Exploration(every=3))
+    plan = Plan(candidates, ("short",), ("runs",), seeds=1, shows="few2", prior=True, lists="exact")
+    (ran,) = run_here(bench, plan)
+    (listed,) = plan.shortlists(bench, plan.streams(bench, "short", "runs", 0), 0)[0].values()
+    built = candidates[0].build(ALPHAS, objective_named("entropy", None), None)
+    plain = Adaptation(built, classifier, temperatures, 1, prior_of=digest_of(CLASSES))
+    worker = replace(plain, shortlists=Shortlists((("cam-*", listed),)))
+    hits, scene = np.zeros(len(images)), np.zeros(len(images))
+    (stream,) = plan.streams(bench, "short", "runs", 0)
+    state, without = built.initial(), built.initial()
+    predicted = np.zeros(len(images))
+    for t, ids in enumerate(stream):
+        (adapted,) = worker.run([as_batch(images, ids)], [state])
+        (beside,) = plain.run([as_batch(images, ids)], [without])
+        state, without = adapted.state, beside.state
+        assert adapted.trace.shortlist == listed.digest
+        assert ran.path.alpha[t] == adapted.trace.alpha
+        assert ran.path.forward_equivalents[t] == adapted.trace.forward_equivalents
+        assert ran.path.scene_gate[t] == adapted.trace.scene_gate
+        labels = bench.labels[ids]
+        np.add.at(hits, ids, adapted.predictions.top_index[:, 0] == labels)
+        np.add.at(scene, ids, adapted.predictions.scene_index == labels)
+        z = bench.blocks[0][ALPHAS.index(beside.trace.alpha), ids][:, listed.columns]
+        np.add.at(predicted, ids, listed.columns[z.argmax(-1)].numpy() == labels)
+    assert np.array_equal(ran.score.hits, hits)
+    assert ran.scene is not None
+    assert np.array_equal(ran.scene.hits, scene)
+    assert ran.listed is not None
+    assert np.array_equal(ran.listed.predicted.hits, predicted)
 
 
 def as_the_worker(classifier: PairClassifier, strategy: str, card: Card | None) -> list[float]:

@@ -38,14 +38,17 @@ def rows_of(plan: Plan) -> list[Row]:
 
 
 def by_hand(plan: Plan, kind: str, order: str) -> tuple[dict[str, list[Any]], list[float], list[float]]:
-    """Lists by domain of (right, right as served, confidence, is rare) of each image; gate and weight of each batch."""
+    """What came of each image, by domain, and gate and weight of each batch.
+
+    Of an image: right, right as served, confidence, is rare, NLL, label, scene_label, begins a stream.
+    """
     seen: dict[str, list[Any]] = {table.name: [] for table in BENCH.tables}
     gates, weights = [], []
     for seed in range(plan.seeds):
         rare = rare_images(plan.shows, BENCH.domains, seed=seed)
         for stream in plan.streams(BENCH, kind, order, seed):
             prior, smoothing = ClassPrior(""), Smoothing("")
-            for ids in stream:
+            for b, ids in enumerate(stream):
                 d = BENCH.domain_of[ids[0]]
                 if prior.kept and len(prior.places) != min(CLASSES[d], 64):
                     prior, smoothing = ClassPrior(""), Smoothing("")  # the classes are others
@@ -59,13 +62,21 @@ def by_hand(plan: Plan, kind: str, order: str) -> tuple[dict[str, list[Any]], li
                     smoothing, q, weight = smoothing.smoothed(p, q, prior)
                     weights.append(weight)
                 right, served = q.argmax(axis=1) == BENCH.labels[ids], p.argmax(axis=1) == BENCH.labels[ids]
-                seen[BENCH.tables[d].name] += zip(right, served, q.max(axis=1), np.isin(ids, rare), strict=True)
+                labels = BENCH.labels[ids]
+                nll, begins = -np.log(q[np.arange(len(ids)), labels]), np.arange(len(ids)) + b == 0
+                answers = (right, served, q.max(axis=1), np.isin(ids, rare), nll, labels, q.argmax(axis=1), begins)
+                seen[BENCH.tables[d].name] += zip(*answers, strict=True)
     return seen, gates, weights
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return float(np.abs(np.bincount(bins, right - confidence, BINS)).sum() / len(right))
+
+
+def flicker(labels: np.ndarray, predicted: np.ndarray, begins: np.ndarray) -> float:
+    same = (labels[1:] == labels[:-1]) & (begins[1:] == 0)
+    return float((predicted[1:] != predicted[:-1])[same].mean())
 
 
 @pytest.mark.parametrize(
@@ -94,6 +105,12 @@ def test_the_figures_are_those_of_a_scene_by_hand(shows: str, kind: str, order: 
     assert scene.over_served.ci[0] < scene.over_served.difference < scene.over_served.ci[1]
     assert (scene.worst_domain, scene.worst_domain_gap) == min(gaps.items(), key=lambda item: item[1])
     assert scene.ece == pytest.approx(np.mean([calibration_error(c[0], c[2]) for c in columns.values()]), abs=1e-6)
+    assert scene.nll == pytest.approx(np.mean([c[4].mean() for c in columns.values()]), rel=1e-6)
+    assert scene.nll < row.nll
+    if kind == "stationary":  # a stream of each domain, so that neighbours of the list are those of the stream
+        flickers = [flicker(*c[5:]) for c in columns.values()]
+        assert scene.flicker == pytest.approx(np.mean(flickers))
+        assert 0.0 < scene.flicker < row.flicker
     assert scene.gate == pytest.approx(np.mean(gates))
     assert scene.smoothing == (pytest.approx(np.mean(weights)) if smooths else None)
     assert not (smooths and order == "runs") or 0.1 < np.mean(weights) != scene.gate

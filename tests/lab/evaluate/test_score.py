@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,9 @@ from adawise_lab.evaluate.score import (
     Score,
     calibration_error,
     domain_accuracy,
+    flicker,
     mean,
+    mean_nll,
     pooled_calibration_error,
     score,
     total,
@@ -20,9 +25,10 @@ from tests.lab.evaluate.building import a_bench, a_table
 BENCH = a_bench(a_table("a", images=4), a_table("b", images=2), a_table("c", images=3))
 
 
-def worth(*served: tuple[bool, float, float]) -> Quality:
+def worth(*served: tuple[bool, float, float], predicted: Sequence[int] | None = None) -> Quality:
     correct, confidence, nll = (np.array(column) for column in zip(*served, strict=True))
-    return Quality(correct.astype(bool), confidence.astype(float), nll.astype(float))
+    labels = np.array(predicted or [0] * len(served), dtype=np.int32)
+    return Quality(correct.astype(bool), confidence.astype(float), nll.astype(float), labels)
 
 
 def a_score() -> Score:
@@ -73,5 +79,30 @@ def test_scores_add_up() -> None:
     twice = total([once, once])
     for name in ("visits", "hits", "bins", "nll", "forwards"):
         assert np.array_equal(getattr(twice, name), 2 * getattr(once, name))
+    assert np.isnan(twice.pairs).all(), "the order is not known"
     parts = [worth((True, 0.9, 0.1)), worth((False, 0.2, 3.0))]
     assert joined(parts, np.concatenate).confidence.tolist() == [0.9, 0.2]
+
+
+def test_nll_is_a_mean_over_the_images_of_each_domain() -> None:
+    assert mean_nll(BENCH, a_score())[:2] == pytest.approx([0.8, 1.0])
+    assert np.isnan(mean_nll(BENCH, a_score())[2])
+
+
+def test_flicker_counts_neighbours_of_one_label_whose_predictions_differ() -> None:
+    a, b, c = a_table("a", images=4), a_table("b", images=4), a_table("c", images=3, classes=7)
+    same = np.zeros(4, dtype=np.int64)
+    bench = a_bench(replace(a, labels=np.array([0, 0, 0, 1])), replace(b, labels=same), replace(c, labels=same[:3]))
+    ids = np.array([0, 1, 2, 3, 4, 5, 8, 9, 10])
+    predicted = [5, 5, 6, 6, 6, 7, 1, 2, 2]
+    follows = np.array([False, True, True, True, True, False, True, True, True])
+    served = worth(*[(False, 0.5, 1.0)] * 9, predicted=predicted)
+    scored = score(bench, ids, served, 1.0, follows)
+    # a: 0-1 and 1-2, of which the second changes; 3 has another label. b: 4 has another label than 3, and 5 begins a
+    # stream. c: 8 is of other classes than 5; 8-9 changes, 9-10 does not.
+    assert scored.pairs.tolist() == [2, 0, 2]
+    assert scored.changes.tolist() == [1, 0, 1]
+    found = flicker(scored)
+    assert found[[0, 2]].tolist() == [0.5, 0.5]
+    assert np.isnan(found[1])
+    assert mean(found) == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def scene_result() -> Result:
 
 
 def a_scene(difference: float, rare: RareRecall | None = None, smoothing: float | None = None) -> SceneFigures:
-    return SceneFigures(0.65 + difference, over(difference), 0.04, 0.5, -0.015, "new_a", {}, rare, smoothing)
+    return SceneFigures(
+        0.65 + difference, over(difference), 0.04, 0.5, -0.015, "new_a", {}, rare, smoothing, nll=0.75, flicker=0.125
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,10 +48,14 @@ def test_its_sentence_says_what_the_interval_shows(difference: float, how: str) 
 
 def test_its_table_has_both_labels_and_the_recall_of_rare_classes_where_there_are_some() -> None:
     rare = RareRecall(0.61, 0.58, over(-0.03))
-    view = a_view(scene=a_scene(0.08), others=(a_row("plain", 0.64),))
+    view = a_view(scene=a_scene(0.08), flicker=0.25, others=(a_row("plain", 0.64),))
     (table,) = scene_page.section([view], "few5").tables
     (line,) = table.lines  # `plain` has no class prior
-    assert [cell.text for cell in line.cells] == [".650", ".730", "+8.0", "−1.5", ".050", ".040", ".50"]
+    assert [cell.text for cell in line.cells] == [
+        *(".650", ".730", "+8.0", "−1.5", ".050", ".040"),
+        *("1.000", ".750", ".250", ".125"),
+        ".50",
+    ]
     assert line.cells[2].mark == "better"
     section = scene_page.section([a_view(scene=a_scene(0.08, rare))], "rare")
     (line,) = section.tables[1].lines
@@ -71,7 +78,7 @@ def test_how_far_frames_are_smoothed_is_a_column_where_they_are() -> None:
 def test_without_a_class_prior_nothing_of_it_is_on_the_page(result: Result, made: Provenance) -> None:
     for shows in ("all", "few5"):
         text = page(replace(result, shows=shows), made)
-        assert "scene" not in text.partition("<body")[2].partition("<script")[0]
+        assert not re.search("scene|hortlist", text.partition("<body")[2].partition("<script")[0])
         assert ("cameras show 5 classes, equally frequent" in text) == (shows == "few5")
 
 
