@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/claims": ("errors records ports store", "pydantic structlog"),
     "sink/starts": ("errors records store", "structlog"),
     "output": ("errors text records ports store sink", "numpy pyarrow"),
-    "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
+    "output/read": ("errors text records ports store sink", "numpy pyarrow duckdb"),
     "recording": ("errors records ports text store kafka/ownership decode/headers worker/passes", "pyarrow"),
     "produce": ("errors store/files decode", ""),
     "produce/json_lists": ("", "ijson"),
