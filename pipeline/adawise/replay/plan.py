@@ -160,7 +160,11 @@ def read_plan(output: str) -> StoredPlan | None:
         ChainError: it cannot be read.
         StoreUnavailable: the store does not answer.
     """
-    store = open_store(output)
+    return plan_of(open_store(output), output)
+
+
+def plan_of(store: Store, output: str) -> StoredPlan | None:
+    """Return the plan in the store of a folder, as `read_plan`."""
     data = store.get(layout.PLAN)
     if data is None:
         return None

@@ -132,13 +132,15 @@ def claim_method(output: str, ours: Method) -> None:
         names = sorted(theirs.hardware.keys() | ours.hardware.keys())
         differ = [name for name in names if theirs.hardware.get(name) != ours.hardware.get(name)]
         values = [f"{name} {theirs.hardware.get(name)} there and {ours.hardware.get(name)} here" for name in differ]
-        what = f"on other hardware ({some(values)}), and only equal hardware gives equal bits; use such a machine"
+        what = (
+            f"replayed on other hardware ({some(values)}), and only equal hardware gives equal bits; use such a machine"
+        )
     elif theirs.model_fingerprint != ours.model_fingerprint:
-        what = "by other models, or with other settings for reading images (decode.*); give the same ones"
+        what = "replayed by other models, or with other settings for reading images (decode.*); give the same ones"
     elif theirs.config_fingerprint != ours.config_fingerprint:
-        what = "with other settings; give the same ones"
+        what = "replayed with other settings; give the same ones"
     elif theirs.batches != ours.batches:
-        what = "by other batches (--batches-of); give the same ones"
+        what = "replayed by other batches (--batches-of); give the same ones"
     else:
         return
-    raise SettingsError(f"-o {output}: its shards are replayed {what}, {_NEW_FOLDER}")
+    raise SettingsError(f"-o {output}: its shards are {what}, {_NEW_FOLDER}")

@@ -97,7 +97,7 @@ def expanded(roots: Iterable[str]) -> list[str]:
         lacking = [number for number, shard in enumerate(shards) if claims.read_sink_id(open_store(shard)) is None]
         if lacking:
             raise SettingsError(
-                f"{root} holds the plan of {count} shards, of which {some(lacking)} have not begun; replay them with "
+                f"{root} holds the plan of {count} shards, and these have not begun: {some(lacking)}; replay them with "
                 f"`adawise replay RECORDING --shard I -o {root}`"
             )
         found += shards
@@ -121,7 +121,7 @@ def check_complete(roots: Sequence[str]) -> None:
     for plan, numbers in found.items():
         if lacking := sorted({*range(counts[plan])} - numbers):
             raise SettingsError(
-                f"{' and '.join(roots)} are shards of a plan of {counts[plan]}, of which {some(lacking)} are missing; "
+                f"{some(roots)}: expected all {counts[plan]} shards of a plan, but these are missing: {some(lacking)}; "
                 "name the roots of all shards, or the folder of the plan"
             )
 
