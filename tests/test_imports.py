@@ -126,7 +126,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
     "adawise_drift/example_frames": ("errors records app/parts decode recording settings store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
-    "adawise_drift/notes": ("errors records card output/read sink store/documents output/verify", ""),
+    "adawise_drift/notes": ("errors records card output/read sink store output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
     "adawise_drift/report": ("console labels/benefit", ""),
     "adawise_drift/request": ("errors labels/benefit/helped output/near page text", ""),

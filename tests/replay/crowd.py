@@ -30,6 +30,7 @@ IDENTITY = TopicIdentity("crowd-cluster", "crowd-id", 2)
 CAMERAS = (("north", "east", "gate", "hall"), ("south", "west", "yard"))
 HIDDEN = "hidden"  # only Arrow batches name it
 PLACES = 8
+COUNT = 70  # messages of a partition
 _FIRST_MS = 1_767_225_600_000
 _ARROW = (("content-type", ARROW_STREAM.encode()),)
 _JPEG = (("content-type", b"image/jpeg"),)
@@ -59,7 +60,7 @@ def settings(pair: PairFolder, **changes: dict[str, object]) -> Settings:
     return Settings.model_validate(tree)
 
 
-def messages(partition: int, count: int = 100, seed: int = 0) -> Iterator[Message]:
+def messages(partition: int, count: int = COUNT, seed: int = 3) -> Iterator[Message]:
     """The messages of a partition, at offsets from 0 on."""
     rng = random.Random(f"{partition} {seed}")
     cameras = CAMERAS[partition]
@@ -107,9 +108,9 @@ def _mixed(rng: random.Random, cameras: tuple[str, ...]) -> bytes:
     return encoded
 
 
-def record(folder: Path, *, count: int = 100, seed: int = 0, identity: TopicIdentity = IDENTITY) -> Path:
+def record(folder: Path, *, count: int = COUNT, seed: int = 3, identity: TopicIdentity = IDENTITY) -> Path:
     """Write the recording."""
-    policy = FilePolicy(max_messages=40, max_bytes=1 << 60, max_age_s=1e9)
+    policy = FilePolicy(max_messages=25, max_bytes=1 << 60, max_age_s=1e9)
     recorder = Recorder(str(folder), topic=TOPIC, identity=identity, policy=policy, max_buffered_bytes=1 << 60)
     for partition in range(len(CAMERAS)):
         sent = list(messages(partition, count, seed))

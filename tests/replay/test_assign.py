@@ -37,7 +37,7 @@ def test_many_shards_of_few_partitions_each_get_cameras_of_few_partitions() -> N
     given_ = units(*4 * [[1.0] * 25])
     chosen = assign(given_, 40, dict.fromkeys(range(4), 1))
     assert max(loads(given_, chosen, 40)) == 3.0
-    assert len(reads(given_, chosen)) <= 56, "40 would be the fewest"
+    assert len(reads(given_, chosen)) <= 60, "balance alone takes 100, and 40 would be the fewest"
 
 
 @given(

@@ -237,6 +237,7 @@ def _chain(settings: Settings, model: ModelPair, store: Store, parts: WorkerPart
         owner=parts.owner or _group(settings, parts.source),
         commits=parts.commits,
         begin_anew=settings.sink.begin_anew,
+        divided=parts.share is not None,
         failpoint=parts.failpoint,
     )
 

@@ -195,6 +195,7 @@ class PartitionWork:
         known = self._streams.last_seen(self._now_ms(now_s)) if policy.epoch_s is not None else None
         self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes, known=known)
         self._open = OpenSegment(new_attempt())
+        self._others: list[int] = []  # messages that have no row here, which was found out by decoding them
         self._sealed: SealedSegment | None = None
         self.isolated_until = self.passed_by = 0
         self.backoff = Backoff()
@@ -307,6 +308,8 @@ class PartitionWork:
         """
         message = decoded.message
         streams = self.offsets.decoded(message)
+        if not decoded.frames:
+            self._others.append(message.offset)
         if decoded.dead:
             self.dead_letters.append((message, decoded.frames[0]))
         self._reject([(frame, frame.stream_id in streams) for frame in decoded.frames if frame.image is None], now_s)
@@ -413,9 +416,11 @@ class PartitionWork:
             gaps=self.offsets.take_gaps(),
             attempt=self._open.attempt,
             publish_when=self._publish_when or "",
+            others=tuple(self._others),
             by=self.turns.by,
             switches=self.turns.switches,
         )
+        self._others.clear()
         return SealedSegment(draft, changes, self._open.rows)
 
     def committed(self, head: Head) -> None:
