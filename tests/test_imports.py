@@ -97,6 +97,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "app": (EVERYTHING, "torch numpy structlog PIL"),
     "app/pairs": (EVERYTHING, "torch structlog pydantic"),
     "replay": (EVERYTHING, "pydantic structlog"),
+    "replay/assign": ("", ""),
+    "replay/show_plan": ("text", "rich"),
     "doctor": (EVERYTHING, "torch"),
     "bench": (EVERYTHING, "torch numpy PIL pyarrow rich"),
     "bench/verdict": ("text", ""),

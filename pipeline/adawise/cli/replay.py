@@ -14,6 +14,7 @@ from adawise.cli.command import READING, Command, all_but, optional
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
+from adawise.settings.tree import REPLAY_GROUPS
 from adawise.text import counted
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 JOB_INDEX = "JOB_COMPLETION_INDEX"
 MOST_SHARDS = 100_000
 
-_GROUPS = ("model", "search", "scene", "batch", "decode", "predict", "sink", "alerts", "limits", "log")
-REPLAY_GROUPS = (*_GROUPS, "results")
 _SHORTHANDS = {"search": "search.strategy", "objective": "search.objective", "card": "model.card"}
 _WHOLE = dict.fromkeys(
     ("topic", "state_of", "speed"), "shards are of a recording, begin with no states and run at full speed"
@@ -57,7 +56,7 @@ class ReplayCommand(Command):
     """
 
     name = "replay"
-    groups = (*READING, "kafka.on_gap", *_GROUPS, *all_but("results", "enabled", "topic"))
+    groups = (*READING, "kafka.on_gap", *REPLAY_GROUPS[:-1], *all_but("results", "enabled", "topic"))
     shorthands = _SHORTHANDS
     examples = (
         ("replay a recording as it was served", "replay recordings/yard -o runs/again"),

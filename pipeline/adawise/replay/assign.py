@@ -16,7 +16,7 @@ SLACK = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is never divided: a camera of a partition, or with None its messages that name no camera; costs are >= 0."""
+    """A camera of a partition, or with None its messages that name no camera: it is never divided, and costs >= 0."""
 
     partition: int
     camera: str | None

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from adawise.cli.replay import REPLAY_GROUPS
 from adawise.errors import SettingsError
 from adawise.replay.plan import PlanRequest, StoredPlan
 from adawise.replay.plan import plan_replay as _plan_replay
@@ -20,6 +19,7 @@ from adawise.settings.describe import SETTINGS
 from adawise.settings.mistakes import nearest
 from adawise.settings.reading import read
 from adawise.settings.sources import Given, Origin
+from adawise.settings.tree import REPLAY_GROUPS
 
 Place = str | os.PathLike[str]
 

@@ -70,7 +70,7 @@ class PlannedPartition(Document):
     cameras: dict[Number, Names]  # by the number of the shard
 
 
-class Plan(Document):
+class ReplayPlan(Document):
     """The plan of a replay in shards, which are numbered from 0."""
 
     model_config = ConfigDict(extra="forbid")  # a field of a later version may change what a shard serves
@@ -148,7 +148,7 @@ class StoredPlan:
     """The plan in a folder. `digest` is of its bytes, 16 hex digits; `is_new` is True if it was made just now."""
 
     output: str
-    plan: Plan
+    plan: ReplayPlan
     digest: str
     is_new: bool = False
 
@@ -168,7 +168,7 @@ def plan_of(store: Store, output: str) -> StoredPlan | None:
     data = store.get(layout.PLAN)
     if data is None:
         return None
-    return StoredPlan(output, parse(Plan, store, layout.PLAN, data), sha256(data).hexdigest()[:16])
+    return StoredPlan(output, parse(ReplayPlan, store, layout.PLAN, data), sha256(data).hexdigest()[:16])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def plan_replay(request: PlanRequest) -> StoredPlan:
     _expect_new(store, request.output)
     planned = _planned(request)
     try:
-        data = write_document(Plan, planned.model_dump())
+        data = write_document(ReplayPlan, planned.model_dump())
     except ValueError as error:
         raise SettingsError(
             f"--plan {request.shards}: the plan of {planned.cameras} cameras cannot be stored ({error}); choose some "
@@ -254,7 +254,7 @@ def _expect_new(store: Store, output: str) -> None:
         raise SettingsError(f"-o {output} belongs to {whose}, so that it cannot hold a plan; {_NEW_FOLDER}")
 
 
-def _planned(request: PlanRequest) -> Plan:
+def _planned(request: PlanRequest) -> ReplayPlan:
     forgotten: Literal["skip", "fail"] = "skip" if request.skip_forgotten else "fail"
     source = RecordingSource(request.recording, order="timestamp", seed=0, max_poll_records=1, forgotten=forgotten)
     with closing(source):
@@ -280,7 +280,7 @@ def _planned(request: PlanRequest) -> Plan:
         of_shard[shard] += number
     dearest = max(units, key=lambda unit: unit.cost)
     from_time, until, streams, skip_forgotten = _choice(request)
-    return Plan(
+    return ReplayPlan(
         topic=whole.topic,
         cluster_id=whole.identity.cluster_id,
         topic_id=whole.identity.topic_id,

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from adawise.replay.plan import Plan, StoredPlan
+from adawise.replay.plan import ReplayPlan, StoredPlan
 from adawise.text import as_size, counted
 
 _SHARDS = 32  # shown, the dearest first; the document has all of them
@@ -51,12 +51,12 @@ def sentences(stored: StoredPlan) -> list[str]:
     return found
 
 
-def read_amplification(plan: Plan) -> float:
+def read_amplification(plan: ReplayPlan) -> float:
     """Return the bytes that all shards read over the bytes of the whole."""
     return sum(plan.read_bytes) / max(1, plan.stored_bytes)
 
 
-def _table(plan: Plan) -> Table:
+def _table(plan: ReplayPlan) -> Table:
     table = Table(box=SIMPLE_HEAD)
     for name in ("shard", "cameras", "partitions", "messages", "of the cost", "reads"):
         table.add_column(name, justify="right")

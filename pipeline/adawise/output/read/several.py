@@ -92,7 +92,7 @@ def expanded(roots: Iterable[str]) -> list[str]:
         if data is None:
             found.append(root)
             continue
-        count = len(parse(_Plan, store, layout.PLAN, data).shards)
+        count = len(parse(_Shards, store, layout.PLAN, data).shards)
         shards = [layout.shard_root(root, number) for number in range(count)]
         lacking = [number for number, shard in enumerate(shards) if claims.read_sink_id(open_store(shard)) is None]
         if lacking:
@@ -157,7 +157,7 @@ class _Replay(Document):
         return None if self.shard is None else ShardOf(self.plan, self.shard)
 
 
-class _Plan(Document):
+class _Shards(Document):
     shards: list[Plain]
 
 
