@@ -5,11 +5,16 @@ They run the code of the command `replay`, with settings from a mapping or a fil
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from adawise.errors import SettingsError
 from adawise.replay.plan import PlanRequest, StoredPlan
@@ -85,6 +90,7 @@ def replay_recording(
     """Run the worker on a recording, or on one shard of a plan; a call that was stopped goes on where it was.
 
     All shards together have the rows and alphas that a replay of the whole has, bit for bit, on equal hardware.
+    Warnings are written to the standard error output, unless structlog is configured.
 
     Args:
         recording: the folder or URL of a recording.
@@ -125,4 +131,24 @@ def replay_recording(
         config=None if config is None else os.fspath(config),
         uses=frozenset(REPLAY_GROUPS),
     ).checked()
-    return replay(ReplayRequest(chosen, os.fspath(output), os.fspath(recording), shard=shard))
+    with _quiet():
+        return replay(ReplayRequest(chosen, os.fspath(output), os.fspath(recording), shard=shard))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Write warnings to the standard error output, and nothing else, unless the program has configured structlog.
+
+    By itself structlog would write every line to the standard output.
+    """
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
