@@ -261,7 +261,7 @@ def test_a_missing_and_a_double_shard_are_named_by_diff(
     assert f"{output} holds the plan of 2 shards, and these have not begun: 1;" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["files", "verify", "drift"])
+@pytest.mark.parametrize("command", ["files", "verify", pytest.param("drift", marks=pytest.mark.check("replay"))])
 def test_the_folder_of_a_plan_is_all_of_its_shards(command: str, halves: Path, capsys: Captured) -> None:
     printed = []
     for roots in ([halves], roots_of(halves, 2)):
@@ -273,6 +273,7 @@ def test_the_folder_of_a_plan_is_all_of_its_shards(command: str, halves: Path, c
     assert printed[0] == printed[1]
 
 
+@pytest.mark.check("replay")
 def test_a_row_that_a_shard_lacks_is_found(whole: Path, halves: Path, tmp_path: Path, capsys: Captured) -> None:
     output = Path(shutil.copytree(halves, tmp_path / "out"))
     max((output / "shard-00001" / "predictions").rglob("*.parquet")).unlink()

@@ -163,11 +163,9 @@ class _Shards(Document):
 
 def _claim(store: Store) -> _Replay | None:
     """Return the claim of a replay; None if the root is none of a replay, or the claim cannot be read."""
-    data = store.get(layout.REPLAY)
-    if data is None:
-        return None
-    with suppress(ChainError):  # a resumed replay reports the damage
-        return parse(_Replay, store, layout.REPLAY, data)
+    with suppress(ChainError, SettingsError):  # a resumed replay reports the damage
+        data = store.get(layout.REPLAY)
+        return None if data is None else parse(_Replay, store, layout.REPLAY, data)
     return None
 
 
