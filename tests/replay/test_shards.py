@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from torch import Tensor
 from adawise.__main__ import main
 from adawise.adapt.state import StreamState
 from adawise.app.model import ModelPair, load_model
-from adawise.cli.replay import ReplayCommand
+from adawise.cli.replay import ReplayCommand, differences
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.output.verify.root import verify
 from adawise.ports import TopicIdentity
+from adawise.replay.replay import ReplayResult
 from adawise.settings import Settings
 from adawise.sink import layout
 from adawise.store.store import open_store
@@ -297,6 +299,15 @@ def test_the_command_prints_the_plan_and_takes_the_number_from_an_indexed_job(
     assert "JOB_COMPLETION_INDEX has no whole number" in capsys.readouterr().err
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     assert ReplayCommand(output=str(output), recording=str(recording), shard="job").shard == 1  # type: ignore[arg-type]
+
+
+def test_a_shard_reports_what_need_not_be_equal_to_the_whole() -> None:
+    done = ReplayResult("rec", 8, 0, 1.0, stopped=False, ends_streams=True, output="out/shard-00000")
+    assert list(differences(done)) == []
+    passed, early, late = differences(replace(done, passed_by=1_200, closed_early=2, late=1))
+    assert passed == "1,200 messages of other shards were read and not decoded"
+    assert early.startswith("2 batches closed early for lack of memory")
+    assert late.startswith("1 camera sent a backlog more than search.forget_after_s late")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ class ReplayCommand(Command):
                 " that is of this shard" if done.output != self.output else ""
             )
             print(f"nothing was left to do: {has}; for another strategy, use a new folder")
-        for line in _differences(done):
+        for line in differences(done) if self.shard is not None else ():
             print(line)
         if done.stopped:
             print("stopped before the end; the same command goes on from here")
@@ -220,7 +220,7 @@ class ReplayCommand(Command):
         return 0
 
 
-def _differences(done: ReplayResult) -> Iterator[str]:
+def differences(done: ReplayResult) -> Iterator[str]:
     """Yield what shards may have otherwise than a whole replay, and how much of it there was."""
     if done.passed_by:
         yield f"{counted(done.passed_by, 'message')} of other shards were read and not decoded"
