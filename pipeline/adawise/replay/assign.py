@@ -36,8 +36,8 @@ def assign(units: Sequence[Unit], shards: int, size_bytes: Mapping[int, int]) ->
     limit = SLACK * max(loads(units, balanced, shards))
     found = [balanced]
     for fill in (limit, mean):
-        together = _together(units, shards, fill, limit)
-        if len(set(together)) == shards and max(loads(units, together, shards)) <= limit:
+        together = _spread(units, _together(units, shards, fill, limit), shards)
+        if max(loads(units, together, shards)) <= limit:
             found.append(together)
     return min(found, key=lambda chosen: sum(size_bytes[partition] for partition, _ in reads(units, chosen)))
 
@@ -116,6 +116,32 @@ def _together(units: Sequence[Unit], shards: int, fill: float, limit: float) -> 
         shard = min(room or range(shards), key=cost_of.__getitem__)
         give([place], shard)
         known.add(shard)
+    return found
+
+
+def _spread(units: Sequence[Unit], chosen: Sequence[int], shards: int) -> list[int]:
+    """Return the division with units of the dearest shards moved to those that have none."""
+    found, members = [*chosen], dict[int, list[int]]()
+    for place in _dearest_first(units, range(len(units))):
+        members.setdefault(found[place], []).append(place)
+
+    def entry(shard: int) -> tuple[float, int]:
+        return -sum(units[place].cost for place in members[shard]), shard
+
+    heap = [entry(shard) for shard, places in members.items() if len(places) > 1]
+    heapq.heapify(heap)
+    for empty in sorted({*range(shards)} - members.keys()):
+        _, shard = heapq.heappop(heap)
+        first = units[members[shard][0]].partition
+        # Another partition is moved as a whole, so that no more is read; or else half of the only one.
+        moved = [place for place in members[shard] if units[place].partition != first] or members[shard][1::2]
+        members[shard] = [place for place in members[shard] if place not in {*moved}]
+        members[empty] = moved
+        for place in moved:
+            found[place] = empty
+        for each in (shard, empty):
+            if len(members[each]) > 1:
+                heapq.heappush(heap, entry(each))
     return found
 
 
