@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from adawise.decode.headers import read_stream
 from adawise.errors import SourceError
 from adawise.recording.files import Forgotten, RecordedFile, listing_of
-from adawise.recording.format import Footer, read_manifest
+from adawise.recording.format import Footer, folder, read_manifest
 from adawise.records import TopicPartition
 from adawise.store.store import Store, open_store
 
@@ -62,7 +62,7 @@ def take_census(
     store, found = open_store(root), {}
     for tp, (begin, until) in parts.items():
         sizes, count, digest = (
-            store.sizes(f"topic-{tp.topic}/partition-{tp.partition:05d}"),
+            store.sizes(folder(tp)),
             PartitionCensus(),
             hashlib.sha256(),
         )
