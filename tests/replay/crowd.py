@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ CAMERAS = (("north", "east", "gate", "hall"), ("south", "west", "yard"))
 HIDDEN = "hidden"  # only Arrow batches name it
 PLACES = 8
 COUNT = 70  # messages of a partition
-_FIRST_MS = 1_767_225_600_000
+_FIRST_MS, _EVERY_MS = 1_767_225_600_000, 60
 _ARROW = (("content-type", ARROW_STREAM.encode()),)
 _JPEG = (("content-type", b"image/jpeg"),)
 
@@ -66,7 +67,7 @@ def messages(partition: int, count: int = COUNT, seed: int = 3) -> Iterator[Mess
     cameras = CAMERAS[partition]
     for offset in range(count):
         kind = rng.random()
-        at_ms = _FIRST_MS + 60 * offset
+        at_ms = _FIRST_MS + _EVERY_MS * offset
 
         def sent(
             key: str | None,
@@ -106,6 +107,11 @@ def _mixed(rng: random.Random, cameras: tuple[str, ...]) -> bytes:
         writer.write_table(table)
     encoded: bytes = out.getvalue().to_pybytes()
     return encoded
+
+
+def at(offset: int) -> datetime:
+    """When the message at an offset was sent."""
+    return datetime.fromtimestamp((_FIRST_MS + _EVERY_MS * offset) / 1000, UTC)
 
 
 def record(folder: Path, *, count: int = COUNT, seed: int = 3, identity: TopicIdentity = IDENTITY) -> Path:

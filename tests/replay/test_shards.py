@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,7 +23,8 @@ from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.output.verify.root import verify
 from adawise.ports import TopicIdentity
-from adawise.replay.replay import ReplayResult
+from adawise.replay.plan import PlanRequest, plan_replay
+from adawise.replay.replay import ReplayRequest, ReplayResult, replay
 from adawise.settings import Settings
 from adawise.sink import layout
 from adawise.store.store import open_store
@@ -112,6 +114,27 @@ def test_shards_together_have_the_rows_of_the_whole_bit_by_bit(
     again = crowd.replayed(chosen, recording, output, shards - 1)
     assert (again.images, again.rejected, again.passed_by) == (0, 0, 0)
     capsys.readouterr()
+
+
+@pytest.mark.check("replay")
+@pytest.mark.parametrize(
+    "part",
+    [{"until": crowd.at(45)}, {"from_time": crowd.at(10), "until": crowd.at(45)}, {"streams": "north,s*,hidden"}],
+    ids=["until", "between", "streams"],
+)
+def test_shards_of_a_part_have_the_rows_of_a_replay_of_that_part(
+    part: dict[str, Any], recording: Path, chosen: Settings, tmp_path: Path
+) -> None:
+    root, output = tmp_path / "whole", tmp_path / "shards"
+    replay(ReplayRequest(chosen, str(root), str(recording), **part))
+    plan_replay(PlanRequest(str(recording), str(output), 3, **part))
+    done = [crowd.replayed(chosen, recording, output, number) for number in range(3)]
+    assert {result.ends_streams for result in done} == {"until" not in part}
+    assert crowd.rows_of(roots_of(output, 3)) == crowd.rows_of([root])
+    assert crowd.traces_of(roots_of(output, 3)) == crowd.traces_of([root])
+    before = contents(output)
+    assert sum(crowd.replayed(chosen, recording, output, number).images for number in range(3)) == 0
+    assert {name for name in contents(output) if name.endswith(".parquet")} <= before.keys()
 
 
 @pytest.mark.check("replay")
