@@ -86,7 +86,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
     "labels/arrays": ("", "numpy _typeshed"),
     "labels/benefit": ("card", "numpy duckdb"),
-    "labels/compare": ("errors records store sink output/read", "numpy duckdb"),
+    "labels/compare": ("errors records store sink output/read output/shards", "numpy duckdb"),
     "labels/folders": (
         "errors store/files store/parquet records decode produce/files recording",
         "torch numpy pyarrow",

@@ -368,6 +368,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize(
     ("number", "words"),
     [
@@ -411,6 +412,7 @@ def names(folder: Path) -> Mapping[str, Any]:
         return {"adawise": adawise, "pair": pair, "images": images, "found": adawise.analyse("runs/yard")}
 
 
+@pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize("name", sorted(OFFERED))
 def test_a_public_name_has_an_example_that_runs(
     name: str, folder: Path, names: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch

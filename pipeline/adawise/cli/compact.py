@@ -144,7 +144,8 @@ class FilesCommand(Command):
         """Print the files of a table under one or several roots, and return 0."""
         from adawise.console import print_json
         from adawise.output.near import open_output
-        from adawise.output.read.several import check_disjoint, expanded
+        from adawise.output.read.several import check_disjoint
+        from adawise.output.shards import expanded
         from adawise.sink.files import data_files
 
         roots = expanded(self.root)

@@ -57,7 +57,7 @@ class VerifyCommand(Command):
         from adawise.adapt.state import StreamState
         from adawise.app.kafka import kafka_log
         from adawise.output.near import no_output
-        from adawise.output.read.several import expanded
+        from adawise.output.shards import expanded
         from adawise.output.verify.findings import RootReport
         from adawise.output.verify.root import verify_root
         from adawise.output.verify.show import as_document, in_words

@@ -115,7 +115,7 @@ class DriftCommand(Command):
         """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
         from adawise.app.prompts import read_lines
         from adawise.console import paper, print_json, progress
-        from adawise.output.read.several import expanded
+        from adawise.output.shards import expanded
         from adawise_drift.request import parse_request
 
         model, page = self.settings.model, self.output

@@ -40,7 +40,8 @@ from adawise.labels.compare.result import (
 )
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import connect, translated
-from adawise.output.read.several import check_complete, check_disjoint, expanded, shard_of
+from adawise.output.read.several import check_complete, check_disjoint, shard_of
+from adawise.output.shards import expanded
 from adawise.records import RowId, TopicPartition
 from adawise.sink import claims
 from adawise.sink.segment import SegmentFooter

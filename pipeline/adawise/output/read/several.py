@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import combinations
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from adawise.records import TopicPartition
 from adawise.sink import claims, layout
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import chains, footer_of
-from adawise.store.documents import Count, Document, Plain, Text, parse
+from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store, open_store
 from adawise.text import some
 
@@ -77,33 +77,6 @@ def check_disjoint(roots: Sequence[str]) -> frozenset[str]:
     return frozenset(clashing)
 
 
-def expanded(roots: Iterable[str]) -> list[str]:
-    """Return the roots, with the roots of all shards in place of a folder that holds the plan of a replay.
-
-    Raises:
-        SettingsError: a shard has not begun.
-        ChainError: a plan is damaged.
-        StoreUnavailable: a store does not answer.
-    """
-    found: list[str] = []
-    for root in roots:
-        store = open_store(root)
-        data = store.get(layout.PLAN)
-        if data is None:
-            found.append(root)
-            continue
-        count = len(parse(_Shards, store, layout.PLAN, data).shards)
-        shards = [layout.shard_root(root, number) for number in range(count)]
-        lacking = [number for number, shard in enumerate(shards) if claims.read_sink_id(open_store(shard)) is None]
-        if lacking:
-            raise SettingsError(
-                f"{root} holds the plan of {count} shards, and these have not begun: {some(lacking)}; replay them with "
-                f"`adawise replay RECORDING --shard I -o {root}`"
-            )
-        found += shards
-    return found
-
-
 def shard_of(store: Store) -> ShardOf | None:
     """Return the shard that a root is; None for any other root."""
     claim = _claim(store)
@@ -155,10 +128,6 @@ class _Replay(Document):
     def of(self) -> ShardOf | None:
         """The shard that was replayed; None for a whole replay."""
         return None if self.shard is None else ShardOf(self.plan, self.shard)
-
-
-class _Shards(Document):
-    shards: list[Plain]
 
 
 def _claim(store: Store) -> _Replay | None:
