@@ -1,7 +1,8 @@
 """`import adawise`: what it offers, that it serves what the worker serves, and that all examples of it run.
 
 Examples are in docs/library.md and in the docstring of each public name. Both run where the names that they use are:
-`runs/yard` is the output of a worker, `pair` a folder with two checkpoints, `frames` one with 24 pictures.
+`runs/yard` is the output of a worker, `pair` a folder with two checkpoints, `frames` one with 24 pictures,
+`recordings/yard` a recording of two cameras.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from tests.deadlines import scaled
 from tests.drift import yard
 from tests.fixtures import making
 from tests.models import CLASSES, TEMPLATES, PairFolder
+from tests.replay.cameras import write_recording
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "library.md"
 OFFERED = {
     *("AdawiseError", "Analysis", "AnalysisTable", "Change", "ModelPair", "Rows", "SearchSettings", "Sensitivity"),
     *("Step", "StreamState", "adapt_batch", "analyse", "find_changes", "load_pair", "read_predictions", "read_traces"),
+    *("plan_replay", "replay_recording"),
 }
 WEIGHTS: dict[str, Any] = {"theta_0": f"local-dir:{PAIR / 'theta_0'}", "theta_1": f"local-dir:{PAIR / 'theta_1'}"}
 
@@ -351,28 +354,31 @@ def test_neither_the_environment_nor_a_file_of_settings_has_a_say(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the names of the document are: the output of a worker, a pair, pictures."""
+    """Where the names of the document are: the output of a worker, a pair, pictures, a recording of two cameras."""
     folder = tmp_path_factory.mktemp("library")
     yard.write(folder / "runs" / "yard")
     (folder / "pair").symlink_to(PAIR)
     (folder / "frames").mkdir()
     for n, data in enumerate(jpegs(24)):
         (folder / "frames" / f"{n:02}.jpg").write_bytes(data)
+    write_recording(folder / "recordings" / "yard", range(1))
     return folder
 
 
 BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize(
     ("number", "words"),
     [
         (0, r"720 batches"),
         (1, r"(?s)'failing': 3, .*failing yard mix step 2026-06-01 12:00:00\+00:00 1 of 4 other cameras"),
         (2, r"step \d+ 0\.80 -> 0\.20"),
-        (3, r"21 alphas"),
-        (4, r"^[01]\.?\d* (car|truck|bus) \(8, 3\)"),
-        (5, r"(?m)^1\.00 \d\.\d{3}$"),
+        (3, r"runs/shards/shard-00000 8 8\nruns/shards/shard-00001 8 8"),
+        (4, r"21 alphas"),
+        (5, r"^[01]\.?\d* (car|truck|bus) \(8, 3\)"),
+        (6, r"(?m)^1\.00 \d\.\d{3}$"),
     ],
 )
 def test_an_example_of_the_document_runs(
@@ -406,6 +412,7 @@ def names(folder: Path) -> Mapping[str, Any]:
         return {"adawise": adawise, "pair": pair, "images": images, "found": adawise.analyse("runs/yard")}
 
 
+@pytest.mark.usefixtures("logs_of_this_process")
 @pytest.mark.parametrize("name", sorted(OFFERED))
 def test_a_public_name_has_an_example_that_runs(
     name: str, folder: Path, names: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -432,6 +439,6 @@ def test_a_name_without_an_example_and_an_example_that_fails_are_reported() -> N
 
 
 def test_each_example_and_each_member_is_in_the_document() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     text = DOCUMENT.read_text(encoding="utf-8")
     assert not {name for name in OFFERED if not re.search(rf"(`|adawise\.){name}\b", text)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adawise.app.model import ModelPair
     from adawise.errors import AdawiseError
     from adawise.output.read.rows import Rows, read_predictions, read_traces
+    from adawise.replay.library import plan_replay, replay_recording
     from adawise.settings import SearchSettings
     from adawise_drift.changes.find import Change, Sensitivity, find_changes
     from adawise_drift.library import Analysis, AnalysisTable, analyse
@@ -37,8 +38,10 @@ __all__ = [
     "analyse",
     "find_changes",
     "load_pair",
+    "plan_replay",
     "read_predictions",
     "read_traces",
+    "replay_recording",
 ]
 
 if not TYPE_CHECKING:
@@ -51,6 +54,7 @@ if not TYPE_CHECKING:
         "adawise.app.library": "Step adapt_batch load_pair",
         "adawise.settings": "SearchSettings",
         "adawise.output.read.rows": "Rows read_predictions read_traces",
+        "adawise.replay.library": "plan_replay replay_recording",
     }
 
     def __getattr__(name):

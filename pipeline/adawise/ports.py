@@ -245,6 +245,7 @@ class SegmentDraft:
         publish_when: when its results are published; "" for never.
         by: the one pair that served all of it, the last of `switches`; None: the pair that the sink was made with.
         switches: as in `Head`.
+        others: offsets that were pending and have no row here, since other workers serve all of their images.
     """
 
     tp: TopicPartition
@@ -260,6 +261,7 @@ class SegmentDraft:
     publish_when: str = ""
     by: ServedBy | None = None
     switches: tuple[Switch, ...] = ()
+    others: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from adawise.errors import ChainError
 from adawise.output.read.rows import Rows, read_predictions
+from adawise.output.read.several import shard_of
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, label_column, time_text
 from adawise.sink.segment import FORMAT
 from adawise.sink.served_by import ServedSettings
 from adawise.store.documents import Count, Document, Text, read_document
+from adawise.store.store import open_store
 from adawise_drift.changes.find import ALPHA
 from adawise_drift.changes.times import DAY_US, Clocks
 from adawise_drift.collect import Collected, Tables
@@ -124,12 +126,12 @@ def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, u
     Every footer of the roots is read, and of the rows those beside a gap.
     """
     since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (since, until))
-    found = [
-        (tp, gap, beside)
-        for root in roots
-        for tp, gap, beside in _gaps(tables, read_predictions(root, columns=_WITH_OFFSETS))
-        if not _is_outside(beside, since_us, until_us)
-    ]
+    by_run: dict[tuple[str, TopicPartition, Gap], _Neighbours] = {}  # all shards that read a partition have its gaps
+    for root in roots:
+        shard = shard_of(open_store(root))
+        for tp, gap, beside in _gaps(tables, read_predictions(root, columns=_WITH_OFFSETS)):
+            by_run.setdefault((root if shard is None else shard.plan, tp, gap), beside)
+    found = [(tp, gap, at) for (_, tp, gap), at in by_run.items() if not _is_outside(at, since_us, until_us)]
     for tp, gap, beside in found[:_NAMED]:
         when = " and ".join(time_text(-1 if at is None else at // 1000) for at in beside)
         yield (
@@ -171,8 +173,9 @@ def _gaps(tables: Tables, rows: Rows) -> Iterator[tuple[TopicPartition, Gap, _Ne
     for tp, gaps in groupby(sorted(found), key=lambda each: each[0]):
         for gap in joined(gap for _, gap in gaps):
             place = {"topic": tp.topic, "partition": tp.partition, "first": gap.first, "until": gap.until}
-            beside = connection.execute(_WHEN, place | {"beside": _BESIDE}).fetchone()
-            yield tp, gap, beside or (None, None)
+            # All rows, since a connection with a result that is not read to its end opens no other root.
+            (beside,) = connection.execute(_WHEN, place | {"beside": _BESIDE}).fetchall()
+            yield tp, gap, beside
 
 
 def _footers(tables: Tables, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:

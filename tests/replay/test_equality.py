@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from adawise.cli.replay import REPLAY_GROUPS
 from adawise.ports import SegmentDraft
 from adawise.records import TopicPartition
 from adawise.replay.batches import read_batch_ends
 from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import read
+from adawise.settings.tree import REPLAY_GROUPS
 from adawise.sink import layout
 from adawise.sink.files import segment_keys
 from adawise.store.store import LocalStore

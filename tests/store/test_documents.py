@@ -10,6 +10,8 @@ from adawise.errors import ChainError
 from adawise.output.compaction import compact
 from adawise.recording.format import decode_manifest
 from adawise.replay.claim import claimed
+from adawise.replay.plan import plan_of
+from adawise.replay.shards import read_method
 from adawise.sink import claims, layout, owner, served_by
 from adawise.sink.layout import SegmentName
 from adawise.store.store import Store
@@ -26,6 +28,8 @@ READERS: dict[str, Callable[[Store], object]] = {
     layout.retained_key(TP, FIRST): lambda store: claims.read_beginning(store, TP),
     layout.plan_key(TP, FIRST): lambda store: compact.read_plan(store, TP, FIRST),
     layout.REPLAY: lambda store: claimed(store, "root"),
+    layout.PLAN: lambda store: plan_of(store, "root"),
+    layout.SHARDS: read_method,
 }
 DAMAGED = {
     "empty": b"",

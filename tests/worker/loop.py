@@ -252,9 +252,15 @@ class Inline(Prefetch):
     """Decodes what it is given at once, so that turns of the loop can be counted."""
 
     def submit(
-        self, message: Message, known: Container[str], *, isolated: bool = False, now_s: float = 0.0
+        self,
+        message: Message,
+        known: Container[str],
+        *,
+        isolated: bool = False,
+        now_s: float = 0.0,
+        streams: frozenset[str] | None = None,
     ) -> tuple[frozenset[str], bool]:
-        submitted = super().submit(message, known, isolated=isolated, now_s=now_s)
+        submitted = super().submit(message, known, isolated=isolated, now_s=now_s, streams=streams)
         self._do_all()
         return submitted
 

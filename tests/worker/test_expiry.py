@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
-from adawise.worker.stream_states import Expiry, PartitionClock
+from adawise.ports import Head
+from adawise.records import Message
+from adawise.worker.stream_states import Expiry, PartitionClock, StreamStates
 
 FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000
@@ -154,3 +156,41 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
         if n in cuts:
             clock.forget()
             clock = PartitionClock(received_states(clock), FORGET_S)
+
+
+def test_a_backlog_that_goes_on_although_its_state_may_have_been_dropped_is_late() -> None:
+    clock = PartitionClock({}, FORGET_S)
+    clock.receive("a", NOW_MS)
+    for n in range(4):
+        both(clock, NOW_MS + n * FORGET_MS)
+        assert clock.is_late("a", NOW_MS + 1_000) == (n > 2)
+    assert not clock.is_late("a", NOW_MS + 2 * FORGET_MS + 1), "it starts anew in any case"
+    assert not clock.is_late("b", NOW_MS + 3 * FORGET_MS)
+    assert not clock.is_late("new", NOW_MS)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_late_streams_are_noted_where_others_serve_their_neighbours_and_only_those_that_are_served(
+    is_shared: bool,
+) -> None:
+    states = StreamStates(
+        Head(0),
+        lambda: StreamState("k", 3),
+        forget_after_s=FORGET_S,
+        max_streams=8,
+        keeps_states=False,
+        is_shared=is_shared,
+    )
+
+    def receive(stream_id: str, offset: int, at_ms: int, *, is_served: bool) -> None:
+        message = Message("frames", 0, offset, stream_id.encode(), b"", timestamp_ms=at_ms)
+        states.receive(stream_id, message, is_served=is_served)
+
+    for stream_id in ("a", "other"):
+        receive(stream_id, 0, NOW_MS, is_served=stream_id == "a")
+    for n in range(4):
+        for stream_id in ("b", "c", "d"):
+            receive(stream_id, n, NOW_MS + n * FORGET_MS, is_served=False)
+    for stream_id in ("a", "other"):
+        receive(stream_id, 9, NOW_MS + 1_000, is_served=stream_id == "a")
+    assert states.late == ({"a"} if is_shared else set())

@@ -197,3 +197,18 @@ def test_without_a_table_batches_say_how_often_a_stream_was_heard_and_too_many_l
 def test_a_state_that_is_none_is_damage() -> None:
     with pytest.raises(ChainError, match="not readable"):
         StreamTable(8, b"", {"north": b"nothing"})
+
+
+def test_a_stream_that_another_worker_serves_takes_a_place_as_any_other_and_waits_for_no_batch() -> None:
+    whole, share = table(8), table(8)
+    rng = random.Random(0)
+    for offset in range(400):
+        name = f"cam-{rng.randrange(30)}"
+        whole.receive(name, offset)
+        share.receive(name, offset, is_served=name == "cam-0")
+    stored = [json.loads(each.stored(())) for each in (whole, share)]
+    assert stored[0]["heard"] == stored[1]["heard"]
+    assert whole.evicted == share.evicted > 100
+    assert {*stored[1]["entered"]} <= {"cam-0"} < {*stored[0]["entered"]} | {"cam-0"}
+    batch = a_batch(400, "cam-0")
+    assert whole.begins_anew(batch) == share.begins_anew(batch)

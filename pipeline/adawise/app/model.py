@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from adawise.card import advice
 from adawise.card.card import Card, read_card
 from adawise.clip.classifier import PairClassifier, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
-from adawise.clip.device import Device, Plain
+from adawise.clip.device import Device, Plain, processor
 from adawise.clip.heads import heads_path, read_heads
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.decode.headers import MAX_STREAM_ID_BYTES
@@ -464,6 +465,16 @@ def _decisive(settings: Settings) -> Any:
 def _meant(settings: Settings, model: ModelPair) -> Settings:
     """Return the same settings, whether `auto` or its meaning was set."""
     return settings.model_copy(update={"search": meant(settings.search, model)})
+
+
+def hardware(model: ModelPair) -> dict[str, str]:
+    """Return the facts of the processor and the device that decide how numbers are rounded, by name."""
+    of_device = {"device": model.classifier.device.numerics}
+    if model.classifier.device.where.type != "cpu":
+        return of_device
+    name, _ = processor()
+    kernels, threads = torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())
+    return of_device | {"processor": f"{platform.machine()} {name}", "kernels": kernels, "threads": threads}
 
 
 def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from adawise.app.telemetry import spans
 from adawise.app.waiting import answered, await_store
 from adawise.decode.child import IsolatedDecoder
 from adawise.decode.codec import sniff
+from adawise.decode.share import CameraShare
 from adawise.errors import PrecisionTaken
 from adawise.output.compaction.delete import now_of
 from adawise.output.compaction.retain import removal, remove, sweep
@@ -165,6 +166,7 @@ class WorkerParts:
         claims: the root is claimed for the pair of the start.
         ordered: describes that pair in the order that asks for it, if one does.
         batch_ends: where the batches of an earlier run ended, to end there again.
+        share: the cameras of a shard of a replay; None for all.
         failpoint: called where the worker can die.
     """
 
@@ -184,6 +186,7 @@ class WorkerParts:
     claims: bool = True
     ordered: PairDocument | None = None
     batch_ends: BatchEnds | None = None
+    share: CameraShare | None = None
     failpoint: Failpoint = lambda _: None
 
 
@@ -211,15 +214,16 @@ def make_worker(settings: Settings, model: ModelPair, parts: WorkerParts) -> Wor
         await_store(lambda: parts.warmed(store), parts.observer, parts.should_stop)
     return Worker(
         source=parts.source,
-        prefetch=_decode_pool(settings, model),
+        prefetch=_decode_pool(settings, model, parts.share),
         pairs=followed[-1] if followed else Pairs(serving, keeps=settings.model.on_change == "keep"),
         outputs=_outputs(settings, model, chain, parts),
         observer=parts.observer,
-        policy=_partition_policy(settings, model, parts.batch_ends, is_live=parts.owner is None),
+        policy=_partition_policy(settings, model, parts),
         log=LogPolicy(skip_gaps=settings.kafka.on_gap == "skip", ends_streams=parts.ends_streams),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
         limits=_limits(settings, model),
         starts=StoredStarts(store, name, time.monotonic),
+        share=parts.share,
         should_stop=parts.should_stop,
         failpoint=parts.failpoint,
     )
@@ -233,6 +237,7 @@ def _chain(settings: Settings, model: ModelPair, store: Store, parts: WorkerPart
         owner=parts.owner or _group(settings, parts.source),
         commits=parts.commits,
         begin_anew=settings.sink.begin_anew,
+        divided=parts.share is not None,
         failpoint=parts.failpoint,
     )
 
@@ -266,10 +271,10 @@ def _serving(settings: Settings, model: ModelPair) -> Serving:
     return Serving(method, ServedBy(model.classes, "", ""), prepare)
 
 
-def _decode_pool(settings: Settings, model: ModelPair) -> Prefetch:
+def _decode_pool(settings: Settings, model: ModelPair, share: CameraShare | None) -> Prefetch:
     preprocess = model.checkpoints.preprocess
     image_bytes = 3 * preprocess.size**2
-    decoder = open_decoder(settings.decode, preprocess)
+    decoder = replace(open_decoder(settings.decode, preprocess), share=share)
     isolated = IsolatedDecoder(decoder, preprocess.pixels, image_bytes)
     return Prefetch(
         decoder,
@@ -283,15 +288,15 @@ def _decode_pool(settings: Settings, model: ModelPair) -> Prefetch:
     )
 
 
-def _partition_policy(
-    settings: Settings, model: ModelPair, ends: BatchEnds | None, *, is_live: bool
-) -> PartitionPolicy:
+def _partition_policy(settings: Settings, model: ModelPair, parts: WorkerParts) -> PartitionPolicy:
+    is_live = parts.owner is None
     return PartitionPolicy(
-        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, ends or {}),
+        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, parts.batch_ends or {}),
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
         rules=alert_rules(settings.alerts, model.classes, is_scene_served=settings.scene.is_served),
         epoch_s=time.time() - time.monotonic() if is_live else None,  # in a replay no camera is silent
+        is_shared=parts.share is not None,
     )
 
 

@@ -145,12 +145,14 @@ class FilesCommand(Command):
         from adawise.console import print_json
         from adawise.output.near import open_output
         from adawise.output.read.several import check_disjoint
+        from adawise.output.shards import expanded
         from adawise.sink.files import data_files
 
-        for root in self.root:
+        roots = expanded(self.root)
+        for root in roots:
             open_output(root)
-        check_disjoint(self.root)
-        names = [name for root in self.root for name in data_files(root, self.table)]
+        check_disjoint(roots)
+        names = [name for root in roots for name in data_files(root, self.table)]
         if self.as_json:
             print_json(names)
         else:

@@ -57,6 +57,7 @@ class VerifyCommand(Command):
         from adawise.adapt.state import StreamState
         from adawise.app.kafka import kafka_log
         from adawise.output.near import no_output
+        from adawise.output.shards import expanded
         from adawise.output.verify.findings import RootReport
         from adawise.output.verify.root import verify_root
         from adawise.output.verify.show import as_document, in_words
@@ -65,7 +66,7 @@ class VerifyCommand(Command):
         from adawise.store.store import open_store
 
         kafka, segments = self.settings.kafka, dict[str, int]()
-        stores = {root: open_store(root) for root in self.root}
+        stores = {root: open_store(root) for root in expanded(self.root)}
         for root, store in stores.items():
             segments[root] = len(segment_keys(store))
             # A root that has lost its `_sink.json` is verified all the same.

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import structlog
 from PIL import Image
 
-from adawise.decode.message import Decoder, whole_rejected
+from adawise.decode.message import Decoder, own_rows, whole_rejected
 from adawise.errors import FatalError, InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, TopicPartition
 
@@ -89,7 +89,8 @@ class IsolatedDecoder:
             frames, is_batch, dead = answer
             return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
         detail = f"it killed {_KILLS} isolated decoder processes, the last one {why}: re-encode it"
-        return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
+        rejected, share = whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail)), self._decoder[0].share
+        return rejected if share is None else own_rows(rejected, share, self.streams(message))
 
     def streams(self, message: Message) -> frozenset[str]:
         """Return what `Decoder.streams` does; nothing for a message that kills two children, which will be rejected.

@@ -28,6 +28,7 @@ from adawise.decode.headers import (
     read_stream,
     read_time,
 )
+from adawise.decode.share import CameraShare
 from adawise.decode.statistics import statistics
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
@@ -75,15 +76,22 @@ class Decoder:
         max_message_bytes: the most bytes of a value.
         max_rows: the most rows of a batch.
         max_pixels: the most pixels of one image, by its header.
+        share: the shard whose rows alone are returned; None for all rows.
     """
 
     preprocess: Callable[[Image.Image], Tensor]
     max_message_bytes: int
     max_rows: int
     max_pixels: int
+    share: CameraShare | None = None
 
     def __call__(self, message: Message) -> DecodedMessage:
         """Return one frame per image, in order. Raise nothing that a message could cause."""
+        if self.share is None:
+            return self._decoded(message)
+        return own_rows(self._decoded(message), self.share, self.streams(message))
+
+    def _decoded(self, message: Message) -> DecodedMessage:
         headers = read_headers(message.key, message.headers)
         if message.value is None:
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
@@ -174,6 +182,7 @@ class Decoder:
             return DecodedMessage(message, (_rejected(message, 0, headers, empty),), is_batch=True)
         frames = []
         allowance = _Allowance(self.max_pixels, len(value))
+        streams = self.streams(message) if self.share is not None else frozenset[str]()
         for index, row in enumerate(rows):
             facts = _facts_of(row, headers)
             try:
@@ -182,10 +191,18 @@ class Decoder:
                     facts = replace(facts, stream=NamedStream(row.stream_id, stream_id))
                 if row.image is None:
                     raise InvalidMessage(Reason.UNDECODABLE_IMAGE, "expected an image, got null")
+                if self.share is not None and not self.share.keeps(message, streams, stream_id):
+                    self._charge(row.image, allowance)
+                    continue
                 frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
             except InvalidMessage as invalid:
                 frames.append(_rejected(message, index, facts, invalid))
         return DecodedMessage(message, tuple(frames), is_batch=True)
+
+    def _charge(self, data: bytes, allowance: _Allowance) -> None:
+        """Charge an image of another shard, which is not decoded: what is left for later rows depends on it."""
+        with contextlib.suppress(InvalidMessage):
+            allowance.spend(codec.open_image(data, max_pixels=self.max_pixels))
 
     def _image(self, data: bytes, allowance: _Allowance) -> Tensor:
         """Return the preprocessed image, uint8 `[3, S, S]`; raise InvalidMessage."""
@@ -199,6 +216,12 @@ class Decoder:
             raise
         except Exception as error:  # see codec.undecodable
             raise codec.undecodable(image.format or "image", error) from error
+
+
+def own_rows(decoded: DecodedMessage, share: CameraShare, streams: frozenset[str]) -> DecodedMessage:
+    """Return a message with only those frames that are of the shard; there may be none."""
+    frames = tuple(frame for frame in decoded.frames if share.keeps(decoded.message, streams, frame.stream_id))
+    return replace(decoded, frames=frames, dead=decoded.dead and bool(frames))
 
 
 def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:

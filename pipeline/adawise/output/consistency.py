@@ -68,7 +68,12 @@ ReadState = Callable[[bytes], State]
 
 
 def inconsistencies(
-    rows: pa.Table, footer: SegmentFooter, before: Sequence[int], *, contiguous: bool = False
+    rows: pa.Table,
+    footer: SegmentFooter,
+    before: Sequence[int],
+    *,
+    contiguous: bool = False,
+    divided: bool = False,
 ) -> Iterator[str]:
     """Yield what is wrong with a segment's rows: their columns, offsets, partition, and batches by the trace.
 
@@ -77,6 +82,7 @@ def inconsistencies(
         footer: its footer.
         before: the offsets that were pending before it.
         contiguous: as in `invariant.breaches`.
+        divided: likewise.
     """
     if not rows.schema.equals(schemas.PREDICTIONS):
         yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
@@ -90,6 +96,7 @@ def inconsistencies(
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
         contiguous=contiguous,
+        divided=divided,
     )
     where = f"{footer.topic}/{footer.partition}"
     names = pc.binary_join_element_wise(where, rows["offset"].cast(pa.string()), rows["index"].cast(pa.string()), "/")

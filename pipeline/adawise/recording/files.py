@@ -41,7 +41,7 @@ class RecordedFile:
     def footer(self) -> layout.Footer:
         """Return the file's footer; raise SourceError if the file is damaged, or its name does not match."""
         with self.opened() as file:
-            return self._checked(file)
+            return self.checked(file)
 
     def messages(self, offset: int, forgotten: Forgotten = "fail") -> Generator[Message, None, int]:
         """Yield the messages from `offset` on, with placeholders for what is missing; return the file's `next`.
@@ -50,25 +50,31 @@ class RecordedFile:
             SourceError: the file is damaged, or has no images (unless these are to be skipped).
         """
         with self.opened() as file:
-            footer = self._checked(file)
+            footer = self.checked(file)
             messages: Iterator[Message] = iter(())
             if footer.images:
                 messages = layout.messages_from(file, offset)
-            elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
-                raise SourceError(
-                    f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were "
-                    "removed (--forget-images-after). Begin after them, or leave them out with --skip-forgotten."
-                )
+            elif forgotten == "fail":
+                self.expect_images(file, footer, offset)
             yield from merge(messages, layout.missing_from(footer, offset), key=lambda message: message.offset)
             return footer.next
 
     def first_at(self, timestamp_ms: int) -> int | None:
         """Return the first offset that is not older, None if all messages are; raise SourceError for a damaged file."""
         with self.opened() as file:
-            self._checked(file)
+            self.checked(file)
             return layout.first_at(file, timestamp_ms)
 
-    def _checked(self, file: pq.ParquetFile) -> layout.Footer:
+    def expect_images(self, file: pq.ParquetFile, footer: layout.Footer, offset: int) -> None:
+        """Raise SourceError if the file has messages, some of them from `offset` on, and no images."""
+        if not footer.images and file.metadata.num_rows and offset < footer.next:
+            raise SourceError(
+                f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were "
+                "removed (--forget-images-after). Begin after them, or leave them out with --skip-forgotten."
+            )
+
+    def checked(self, file: pq.ParquetFile) -> layout.Footer:
+        """Return the footer of the open file; raise SourceError as `footer` does."""
         footer = layout.decode_footer(file, str(self))
         named = layout.key_of(footer.tp, footer.first, "redacted" if self.redacted else "full")
         if named != self.key:

@@ -22,7 +22,7 @@ _NEW_FOLDER = "use a new folder"
 
 
 class Claim(Document):
-    """The topic, offsets, first states, models and settings of a replay."""
+    """The topic, offsets, first states, models and settings of a replay, or of one of its shards."""
 
     topic: Text
     cluster_id: Text
@@ -35,6 +35,9 @@ class Claim(Document):
     model_fingerprint: Text = ""
     config_fingerprint: Text = ""
     batches: Text = ""  # digest of the ends of batches that --batches-of named
+    plan: Text = ""  # digest of the plan, for a shard
+    shard: Count | None = None
+    shards: Count | None = None
     layout: int = _LAYOUT
 
     @property
@@ -71,7 +74,8 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
     before = claimed(store, root)
     if before is None:
         try:
-            store.create(layout.REPLAY, json.dumps(wanted.model_dump(), indent=1).encode())
+            document = wanted.model_dump(exclude=set() if wanted.plan else {"plan", "shard", "shards"})
+            store.create(layout.REPLAY, json.dumps(document, indent=1).encode())
         except AlreadyExists:
             before = claimed(store, root)
     if before is None:
@@ -84,6 +88,8 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
 _DIFFERS = {
     "topic": "of another topic",
     "topic_id": "of another topic",
+    "plan": "by another plan, or by none",
+    "shard": "of another shard",
     "states_of": "that began with other states (--state-of)",
     "streams": "of other streams (--streams)",
     "model_fingerprint": "by other models, or with other settings for reading images (decode.*)",

@@ -9,9 +9,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from typing_extensions import override
@@ -29,15 +30,30 @@ from adawise.replay.batches import digest_of, read_batch_ends
 from adawise.replay.bounded import BoundedSource, Range, Whole, whole_of
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
+from adawise.replay.plan import read_plan, stream_patterns
+from adawise.replay.shards import Method, Shard, claim_method, open_shard, read_method
 from adawise.replay.state import RecordedState, begin_chains, recorded_states, root_of
 from adawise.settings import Settings
 from adawise.sink.owner import Owner
 from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
-from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionLost, ProducerMistaken
+from adawise.text import counted
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    FrameRejected,
+    PartitionLost,
+    ProducerMistaken,
+    Stepped,
+    WorkerProgress,
+)
 from adawise.worker.observer import LogObserver
 
+if TYPE_CHECKING:
+    from adawise.app.model import ModelPair
+
 _POLL_RECORDS = 512  # messages a poll
+_NEW_FOLDER = "or use a new folder"
 
 _log = structlog.get_logger("worker")
 
@@ -60,6 +76,7 @@ class ReplayRequest:
         speed: paces by the recorded timestamps; None for as fast as the model allows.
         results_to: the topic to which results are published, if any.
         skip_forgotten: leave out recorded messages without images.
+        shard: the number of a shard of the plan in `output`, which says what is replayed; None for no plan.
         order: how the partitions of a recording interleave.
         seed: the seed of a random order.
     """
@@ -77,6 +94,7 @@ class ReplayRequest:
     speed: float | None = None
     results_to: str | None = None
     skip_forgotten: bool = False
+    shard: int | None = None
     order: Order = "timestamp"
     seed: int = 0
 
@@ -92,6 +110,10 @@ class ReplayResult:
         forward_equivalents: the mean over the images; 1 for plain CLIP.
         stopped: True if it was stopped before the end: the same request goes on from there.
         ends_streams: False if batches that are open at the end wait for images behind it.
+        output: where rows and traces are; of a shard, its root.
+        passed_by: the messages that other shards serve.
+        closed_early: the batches that were closed early for lack of memory.
+        late: the cameras of a shard whose backlog came late (`adawise.worker.stream_states`).
     """
 
     source: str
@@ -100,6 +122,10 @@ class ReplayResult:
     forward_equivalents: float
     stopped: bool
     ends_streams: bool
+    output: str
+    passed_by: int = 0
+    closed_early: int = 0
+    late: int = 0
 
 
 def _unshown(total: int) -> AbstractContextManager[Progress]:
@@ -125,15 +151,20 @@ def replay(
         ChainError, StoreUnavailable: the output is damaged, or does not answer.
         KeyboardInterrupt: it was stopped before it began.
     """
-    stop, output = stop or StopRequest(lambda: None), request.output
+    stop = stop or StopRequest(lambda: None)
     settings = _settings(request)
     with ExitStack() as stack:
         with stop.interrupts():
+            shard = _shard(request)
+            request = request if shard is None else _of_shard(request, shard)
+            output = request.output
             store = open_store(output)
             earlier = claimed(store, output)
             whole = stack.enter_context(_opened(request, settings))
             states = recorded_states(request.state_of, whole) if request.state_of else {}
-            wanted = _wanted(request, whole, states, earlier)
+            if shard is not None:
+                shard.expect_same(whole)
+            wanted = _wanted(request, whole, states, earlier, shard)
             batch_ends = _batch_ends(request, wanted.part, whole)
             if request.results_to in (whole.topic, settings.kafka.topic):
                 raise SettingsError(
@@ -144,7 +175,8 @@ def replay(
         from adawise.app.worker import WorkerParts, describe, make_worker
         from adawise.clip.classifier import digest
 
-        settings = _in_recorded_precision(request, settings, store if earlier is not None else None, whole, states)
+        begun = store if earlier is not None else None
+        settings = _in_recorded_precision(request, settings, begun, whole, states, shard)
         model = load_model(settings.model, settings.decode)
         _log.info("model_loaded", **describe(settings, model))
         used, planned = config_fingerprint(settings, model), None
@@ -156,6 +188,8 @@ def replay(
         fingerprints = {"model_fingerprint": model.classifier.fingerprint, "config_fingerprint": used}
         if batch_ends is not None:
             fingerprints["batches"] = digest_of(batch_ends)
+        if shard is not None:
+            _claim_method(shard, settings, model, fingerprints)
         ours = claim(store, output, wanted.model_copy(update=fingerprints))
         _log_differences(ours, whole, states, (model.classifier.fingerprint, used))
         writer = f"{socket.gethostname()}:{os.getpid()}"
@@ -175,12 +209,65 @@ def replay(
             partitions=whole.identity.partitions,
             pairs=None if planned is None else lambda _store, _name: planned,
             batch_ends=batch_ends,
+            share=None if shard is None else shard.share,
         )
         make_worker(settings, model, parts).run()
         if not (stopped := stop()):
             observer.ended()
     passed = observer.passed / max(observer.images, 1)
-    return ReplayResult(whole.name, observer.images, observer.rejected, passed, stopped, ours.ends_streams)
+    progress = observer.progress
+    parts_of = () if progress is None else progress.partitions.values()
+    return ReplayResult(
+        source=whole.name,
+        images=observer.images,
+        rejected=observer.rejected,
+        forward_equivalents=passed,
+        stopped=stopped,
+        ends_streams=ours.ends_streams,
+        output=output,
+        passed_by=sum(each.passed_by for each in parts_of),
+        closed_early=0 if progress is None else progress.batches_closed_early,
+        late=sum(each.late for each in parts_of),
+    )
+
+
+def _shard(request: ReplayRequest) -> Shard | None:
+    """Return the shard that is requested, None for a whole replay.
+
+    Raises:
+        SettingsError: there is no such shard, a plan is in the folder of a whole replay, or a shard cannot do what is
+            requested.
+    """
+    if request.shard is None:
+        if (stored := read_plan(request.output)) is not None:
+            count = counted(len(stored.plan.shards), "shard")
+            raise SettingsError(f"-o {request.output} holds the plan of {count}; name one with --shard, {_NEW_FOLDER}")
+        return None
+    if request.recording is None or request.state_of is not None or request.speed is not None:
+        raise SettingsError("a shard is of a whole recording, at full speed: leave out topic, state_of and speed")
+    return open_shard(request.output, request.shard)
+
+
+def _of_shard(request: ReplayRequest, shard: Shard) -> ReplayRequest:
+    plan = shard.stored.plan
+    streams = None if plan.streams is None else ",".join(plan.streams)
+    return replace(request, output=shard.root, streams=streams, skip_forgotten=plan.skip_forgotten)
+
+
+def _claim_method(shard: Shard, settings: Settings, model: ModelPair, fingerprints: Mapping[str, str]) -> None:
+    from adawise.app.model import hardware
+
+    precision = settings.model.precision
+    assert precision != "auto"  # it was chosen
+    method = Method(
+        plan=shard.stored.digest,
+        model_fingerprint=fingerprints["model_fingerprint"],
+        config_fingerprint=fingerprints["config_fingerprint"],
+        batches=fingerprints.get("batches", ""),
+        precision=precision,
+        hardware=hardware(model),
+    )
+    claim_method(shard.stored.output, method)
 
 
 def _settings(request: ReplayRequest) -> Settings:
@@ -213,13 +300,19 @@ def _opened(request: ReplayRequest, settings: Settings) -> Iterator[Whole]:
 
 
 def _wanted(
-    request: ReplayRequest, whole: Whole, states: Mapping[TopicPartition, RecordedState], earlier: Claim | None
+    request: ReplayRequest,
+    whole: Whole,
+    states: Mapping[TopicPartition, RecordedState],
+    earlier: Claim | None,
+    shard: Shard | None,
 ) -> Claim:
     """Return the claim of this replay, whose fingerprints are not known yet."""
     begun = {tp: (state.low_water, max(state.footer.next, whole.part[tp][1])) for tp, state in states.items()}
     is_segment = request.state_of is not None and request.state_of.endswith(".parquet")
     ranges, ends_streams = begun if begun and is_segment else {**whole.part, **begun}, whole.ends_streams
-    if earlier is not None and earlier.topic == whole.topic:
+    if shard is not None:
+        ranges, ends_streams = {**shard.parts}, shard.stored.plan.ends_streams
+    elif earlier is not None and earlier.topic == whole.topic:
         # A recording, a topic and a root grow; the replay goes on within what it claimed.
         ranges, ends_streams = earlier.part, earlier.ends_streams
     return Claim(
@@ -229,7 +322,10 @@ def _wanted(
         ranges={str(tp.partition): between for tp, between in ranges.items()},
         ends_streams=ends_streams,
         states_of={str(tp.partition): state.name for tp, state in states.items()},
-        streams=None if request.streams is None else sorted(name.strip() for name in request.streams.split(",")),
+        streams=stream_patterns(request.streams),
+        plan="" if shard is None else shard.stored.digest,
+        shard=request.shard,
+        shards=None if shard is None else len(shard.stored.plan.shards),
     )
 
 
@@ -239,11 +335,13 @@ def _in_recorded_precision(
     begun: Store | None,
     whole: Whole,
     states: Mapping[TopicPartition, RecordedState],
+    shard: Shard | None,
 ) -> Settings:
     """Return the settings with the number format in which the images were served before, if `auto` is set.
 
-    It is that of this replay's first run, whose output is `begun`; or else of the states, of the same part in the other
-    roots that the request names, or in `sink.root` as far as it has these partitions.
+    It is that of this replay's first run, whose output is `begun`, or of the shard that began first; or else of the
+    states, of the same part in the other roots that the request names, or in `sink.root` as far as it has these
+    partitions.
     """
     if settings.model.precision != "auto":
         return settings
@@ -258,6 +356,8 @@ def _in_recorded_precision(
     def recorded() -> Iterator[RootPrecision]:
         if begun is not None:
             yield precision_of_parts(request.output, begun, whole.part)
+        if shard is not None and (method := read_method(open_store(shard.stored.output))) is not None:
+            yield RootPrecision(shard.stored.output, method.precision, is_begun=True)
         if request.state_of is not None:
             root = root_of(request.state_of)
             yield precision_of_segments(root, open_store(root), [state.footer for state in states.values()])
@@ -290,7 +390,7 @@ def _batch_ends(request: ReplayRequest, ranges: Mapping[TopicPartition, Range], 
 def _log_differences(
     ours: Claim, whole: Whole, states: Mapping[TopicPartition, RecordedState], fingerprints: tuple[str, str]
 ) -> None:
-    if not states and ours.part != whole.part:
+    if not states and not ours.plan and ours.part != whole.part:
         note = "the part that its first run began is replayed; use a new folder for another part"
         _log.warning("replay_continued", note=note)
     written_by = {(state.footer.model_fingerprint, state.footer.config_fingerprint) for state in states.values()}
@@ -321,6 +421,12 @@ class _ReplayObserver(LogObserver):
         self._at = {tp: begin for tp, (begin, _) in left.items()}
         self.images = self.rejected = 0
         self.passed = 0.0
+        self._progress: Callable[[], WorkerProgress] | None = None
+
+    @property
+    def progress(self) -> WorkerProgress | None:
+        """The progress of the worker after its last step; None if it made none."""
+        return None if self._progress is None else self._progress()
 
     @override
     def observe(self, event: Event) -> None:
@@ -333,6 +439,9 @@ class _ReplayObserver(LogObserver):
                 pass
             case FrameRejected():
                 self.rejected += 1
+            case Stepped():
+                self._progress = event.progress
+                super().observe(event)
             case BatchServed():
                 super().observe(event)
                 self._count(event.trace)

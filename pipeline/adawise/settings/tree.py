@@ -20,6 +20,21 @@ from adawise.settings.scene import SceneSettings
 BETWEEN_GROUPS = frozenset({"decode", "kafka", "limits", "results", "alerts", "scene"})
 """The groups that `Settings.problems` compares."""
 
+REPLAY_GROUPS = (
+    "model",
+    "search",
+    "scene",
+    "batch",
+    "decode",
+    "predict",
+    "sink",
+    "alerts",
+    "limits",
+    "log",
+    "results",
+)
+"""The groups that a replay of a recording reads."""
+
 OBJECT_STORES = ("s3", "gs", "az")
 ROOT_EXPECTED = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 PREPROCESSING = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")

@@ -111,6 +111,7 @@ class SegmentChain:
         owner: the owner that claims the root; None to leave it unclaimed.
         commits: returns what the owner has committed at the broker, with the id of the root that each commit was for.
         begin_anew: use this root from now on, whatever was committed.
+        divided: the root is one of a shard (`adawise.sink.invariant`).
         now: returns the time; it is recorded in footers, and nothing else depends on it.
         instant: returns the present moment by several clocks (see `is_fresh`).
         failpoint: called at each of `store.FAILPOINTS` that is the chain's own.
@@ -125,6 +126,7 @@ class SegmentChain:
         owner: Owner | None = None,
         commits: Callable[[], Commits] = dict,
         begin_anew: bool = False,
+        divided: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         instant: Callable[[], Instant] = instant,
         failpoint: Failpoint = lambda _: None,
@@ -134,6 +136,7 @@ class SegmentChain:
         self._noted: set[tuple[str, str]] = set()
         self._writer = writer
         self._owner, self._commits, self._begin_anew = owner, commits, begin_anew
+        self._divided = divided
         self._now = now
         self._instant = instant
         self._failpoint = failpoint
@@ -271,7 +274,7 @@ class SegmentChain:
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
         since, by = self._instant(), draft.by or self._by
         rows = columns.prediction_table(draft, classes=by.classes, model_fingerprint=by.model_fingerprint)
-        invariant.check(draft, tip.head, rows)
+        invariant.check(draft, tip.head, rows, divided=self._divided)
         footer = SegmentFooter(
             sink=self._sink,
             cluster_id=tip.identity.cluster_id,

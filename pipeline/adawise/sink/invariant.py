@@ -3,7 +3,9 @@
     rows ∪ pending = pending before ∪ delivered offsets of [first, next), every (offset, index) once
 
 An offset is delivered unless the log has a hole there (compaction, a transaction's marker), which only the broker
-knows; `contiguous` means that the log has none.
+knows; `contiguous` means that the log has none. In the root of a shard the chain is `divided`: of a message that holds
+images of several cameras it has those of its own, so that indices have holes, and none of a message that was pending
+until it was decoded and proved to be of others. Only the writer knows which these are (`SegmentDraft.others`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ def breaches(
     offsets: Offsets,
     indices: npt.NDArray[np.int32],
     contiguous: bool = False,
+    divided: bool = False,
 ) -> list[str]:
     """Return the ways in which a segment breaks the invariant, each a clause with the offsets in question.
 
@@ -42,10 +45,11 @@ def breaches(
         offsets: `[rows]`, the offsets of its rows in the order of the file.
         indices: `[rows]`, their indices within the message.
         contiguous: the log has no holes, so that every offset was delivered.
+        divided: other roots have the other rows of a message.
     """
     was, now = (_distinct(np.asarray(sorted(some), np.int64)) for some in (before, pending))
     rows = _distinct(offsets if bool(np.all(offsets[1:] >= offsets[:-1])) else np.sort(offsets))
-    due = was if not contiguous else np.union1d(was, np.arange(first, next_offset))
+    due = np.union1d(was, np.arange(first, next_offset)) if contiguous else was[:0] if divided else was
     unaccounted = due[~(_in(due, rows) | _in(due, now))]
     for gap in gaps:
         unaccounted = unaccounted[(unaccounted < gap.first) | (unaccounted >= gap.until)]
@@ -58,7 +62,7 @@ def breaches(
         ),
         "offsets that are both rows and pending": now[_in(now, rows)],
         "offsets that are neither rows nor pending": unaccounted,
-        "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
+        "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices, divided)],
     }
     found_breaches = [f"{what}: {some(which)}" for what, which in found.items() if len(which)]
     return (
@@ -85,11 +89,15 @@ def _foreign(offsets: Offsets, before: Offsets, first: int, next_offset: int) ->
     return outside[~_in(outside, before)]
 
 
-def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Return `[rows]`, True where a row follows neither as the same offset's next index nor as a later offset's 0."""
+def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32], divided: bool) -> npt.NDArray[np.bool_]:
+    """Return `[rows]`, True where a row follows neither as the same offset's next index nor as a later offset's 0.
+
+    If the chain is divided, a later index will do.
+    """
     steps = np.diff(offsets, prepend=-1)
-    follows = np.concatenate([[0], indices[:-1] + 1])[: len(indices)]
-    disordered: npt.NDArray[np.bool_] = (steps < 0) | (indices != np.where(steps == 0, follows, 0))
+    follows = np.where(steps == 0, np.concatenate([[0], indices[:-1] + 1])[: len(indices)], 0)
+    is_wrong = indices < follows if divided else indices != follows
+    disordered: npt.NDArray[np.bool_] = (steps < 0) | is_wrong
     return disordered
 
 
@@ -99,8 +107,8 @@ def some(offsets: Offsets) -> str:
     return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"
 
 
-def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
-    """Raise ValueError if the draft, whose images are `rows`, is no successor of `head`."""
+def check(draft: SegmentDraft, head: Head, rows: pa.Table, *, divided: bool = False) -> None:
+    """Raise ValueError if the draft, whose images are `rows`, is no successor of `head`; `divided` as in `breaches`."""
     found_breaches = breaches(
         first=head.next_offset,
         next_offset=draft.next_offset,
@@ -109,7 +117,12 @@ def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
         gaps=draft.gaps,
         offsets=rows["offset"].to_numpy(),
         indices=rows["index"].to_numpy(),
+        divided=divided,
     )
+    if divided:
+        known = {*rows["offset"].to_pylist(), *draft.pending, *draft.others}
+        lost = [o for o in head.pending if o not in known and not any(g.first <= o < g.until for g in draft.gaps)]
+        found_breaches += [f"offsets that are neither rows nor pending: {some(np.asarray(lost))}"] if lost else []
     if draft.next_offset == head.next_offset and not rows.num_rows and draft.alerts == head.alerts:
         found_breaches.append(
             f"nothing to write: no offset after {head.next_offset}, no row and no other state of alerts"

@@ -8,6 +8,8 @@
     _workers/<start>.json                                   one worker's progress with the orders, and what it waits for
     _settings/<model>-<config>.json                         contents of the two fingerprints (`served_by`)
     _replay.json                                            in a replay's root, the part that it replays; created once
+    _plan.json, _shards.json, shard-<number>/               in a folder that is no root: the plan of a replay in shards,
+                                                            their method, and their roots (`adawise.replay`)
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
     _starts/topic-<t>/partition-<p>/<start>.json            a worker that has the partition, or was killed (`starts`)
@@ -54,6 +56,8 @@ SINK = DOCUMENT
 OWNER = "_owner.json"
 NUMERICS = "_numerics.json"
 REPLAY = "_replay.json"
+PLAN = "_plan.json"
+SHARDS = "_shards.json"
 TOPICS = "_topics"
 ORIGINS = "_origin"
 RETAINED = "_retained"
@@ -134,6 +138,11 @@ class CompactedName:
         if match is None or ends[0] is None or ends[1] is None or ends[0] >= ends[1]:
             return None
         return CompactedName(ends[0], ends[1], match["day"])
+
+
+def shard_root(output: str, number: int) -> str:
+    """Return the root of a shard in the folder or URL of its plan."""
+    return f"{output.rstrip('/')}/shard-{number:05d}"
 
 
 def folder(dataset: str, tp: TopicPartition) -> str:

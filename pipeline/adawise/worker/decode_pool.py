@@ -72,8 +72,18 @@ class Prefetch:
                 lanes = self._partitions[tp] = Lanes()
             return lanes
 
+    def streams_of(self, message: Message, *, isolated: bool = False) -> frozenset[str]:
+        """Return the streams of which a message may have images; an isolated process finds them if so requested."""
+        return (self._isolated_streams if isolated else self._streams)(message)
+
     def submit(
-        self, message: Message, known: Container[str], *, isolated: bool = False, now_s: float = 0.0
+        self,
+        message: Message,
+        known: Container[str],
+        *,
+        isolated: bool = False,
+        now_s: float = 0.0,
+        streams: frozenset[str] | None = None,
     ) -> tuple[frozenset[str], bool]:
         """Queue a message to be decoded, behind the messages of the same streams that came before it.
 
@@ -82,12 +92,13 @@ class Prefetch:
             known: the streams of its partition that have a lane of their own.
             isolated: decode it in an isolated process.
             now_s: when it was read.
+            streams: the streams whose images are taken from it; None for all.
 
         Returns:
-            The streams of which it may have images, and whether it is a single image, which may wait until its batch is
+            These streams, and whether it is a single image, which may wait until its batch is
             ready to be decoded.
         """
-        streams = (self._isolated_streams if isolated else self._streams)(message)
+        streams = self.streams_of(message, isolated=isolated) if streams is None else streams
         with self._changed:
             partition = self.queue(message.topic_partition)
             if not partition.waiting:

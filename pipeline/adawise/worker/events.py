@@ -46,6 +46,8 @@ class PartitionProgress:
         unpublished: rows that wait to be published as results.
         durable: offsets that have durable rows, or never will have any, by the chain's head.
         unread: messages at the broker that were not read; None if unknown.
+        passed_by: messages that were read and that another worker serves (`Share`).
+        late: streams with a late backlog (`StreamStates.late`).
     """
 
     lag: int | None
@@ -58,6 +60,8 @@ class PartitionProgress:
     unpublished: int = 0
     durable: int = 0
     unread: int | None = None
+    passed_by: int = 0
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

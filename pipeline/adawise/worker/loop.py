@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import Head, Source
-from adawise.records import DecodedMessage, ImageBatch, TopicPartition
+from adawise.records import DecodedMessage, ImageBatch, Message, TopicPartition
 from adawise.worker.attempts import READING, Attempts, Backoff, dead_lettering, writing
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.commit import Committer, Outputs
@@ -38,6 +38,7 @@ from adawise.worker.events import (
 from adawise.worker.pairs import Pairs, ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy, PartitionWork
 from adawise.worker.recovery import NoStarts, Recovery, Starts
+from adawise.worker.share import Share
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # how long a poll waits when there is only work for spare time
@@ -84,6 +85,7 @@ class Worker:
         flush: when a segment is written.
         limits: bounds on memory.
         starts: remembers which workers were killed.
+        share: what this worker serves of partitions that others read too; None for all.
         should_stop: called once a step; True ends the run after a flush.
         failpoint: called with the name of each point between complete rows and a committed offset. Tests kill the
             worker there.
@@ -103,12 +105,14 @@ class Worker:
         flush: FlushPolicy,
         limits: Limits,
         starts: Starts | None = None,
+        share: Share | None = None,
         should_stop: Callable[[], bool],
         failpoint: Callable[[str], None] = lambda _: None,
         clock: LoopClock = LoopClock(),
     ) -> None:
         self._source, self._prefetch, self._pairs, self._observer = source, prefetch, pairs, observer
         self._flush, self._round_images, self._ends_streams = flush, limits.round_images, log.ends_streams
+        self._share = share
         self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock.now, clock.sleep
         self._has_spare_work = True
         self._owned: dict[TopicPartition, PartitionWork] = {}
@@ -225,9 +229,19 @@ class Worker:
             else:
                 self._starts.reads(work.tp, message.offset)
                 isolated = message.offset < work.isolated_until  # it may have killed an earlier worker
-                now, known = self._clock(), work.head.states
-                streams, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now)
-                work.read(message, streams, now, is_single=is_single)
+                self._read(work, message, isolated=isolated)
+
+    def _read(self, work: PartitionWork, message: Message, *, isolated: bool) -> None:
+        now, known = self._clock(), work.head.states
+        streams = ours = self._prefetch.streams_of(message, isolated=isolated)
+        if self._share is not None:
+            taken = self._share.takes(message, streams)
+            if taken is None:
+                work.pass_by(message, streams)
+                return
+            ours = taken
+        _, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now, streams=ours)
+        work.read(message, ours, now, is_single=is_single, others=streams - ours)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write the complete rows of partitions that leave this worker, so that they need not be computed again.
@@ -363,6 +377,8 @@ class Worker:
                     unpublished=sum(each.rows for each in work.unpublished),
                     durable=work.offsets.durable,
                     unread=self._source.lag(tp),
+                    passed_by=work.passed_by,
+                    late=work.late,
                 )
                 for tp, work in self._owned.items()
             },
@@ -400,6 +416,9 @@ class Worker:
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.gathering.close_all()
+        if self._is_at_end:
+            for work in self._owned.values():
+                work.end_share(self._clock())
         self._committer.hurry(_PUBLISH_S)
         began_s, tries = self._clock(), 0
         while waiting := self._serve_rest():

@@ -59,6 +59,13 @@ class OffsetLedger:
         self._undecoded_of.update(streams)
         return is_new
 
+    def pass_by(self, message: Message) -> bool:
+        """Note that another worker serves a message, which has no row here; return True if it is new."""
+        is_new = message.offset >= self.next_offset
+        self._awaited.discard(message.offset)
+        self.next_offset = max(self.next_offset, message.next_offset)
+        return is_new
+
     def was_there(self, message: Message) -> bool:
         """Return True for a message that the log had when this worker got the partition."""
         return message.offset < self._log_end

@@ -121,6 +121,7 @@ class PartitionPolicy:
         rules: the rules of alerts.
         epoch_s: what is to be added to the loop's clock for seconds since the epoch. None: no alerts of silent cameras
             are raised, as in a replay.
+        is_shared: other workers serve some of its streams.
     """
 
     batches: BatchPolicy
@@ -128,6 +129,7 @@ class PartitionPolicy:
     max_streams: int
     rules: Sequence[Rule] = ()
     epoch_s: float | None = None
+    is_shared: bool = False
 
 
 class PartitionWork:
@@ -153,6 +155,7 @@ class PartitionWork:
         now_s: the worker's clock when its work on the partition begins.
 
     Attributes:
+        passed_by: the number of messages that were read and that another worker serves.
         isolated_until: messages below this offset are decoded in an isolated process.
         dead_letters: the dead letters that are not sent yet.
         unpublished: results of rows that were served (early) or committed, and alerts of committed segments, in order.
@@ -186,13 +189,15 @@ class PartitionWork:
             forget_after_s=policy.forget_after_s,
             max_streams=policy.max_streams,
             keeps_states=turn.keeps,
+            is_shared=policy.is_shared,
         )
         publishes, classes = publish_when is not None, turn.serving.by.classes
         known = self._streams.last_seen(self._now_ms(now_s)) if policy.epoch_s is not None else None
         self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes, known=known)
         self._open = OpenSegment(new_attempt())
+        self._others: list[int] = []  # messages that have no row here, which was found out by decoding them
         self._sealed: SealedSegment | None = None
-        self.isolated_until = 0
+        self.isolated_until = self.passed_by = 0
         self.backoff = Backoff()
         self.dead_letters: deque[tuple[Message, Frame]] = deque()
         self.unpublished: deque[Publication] = deque()
@@ -227,31 +232,57 @@ class PartitionWork:
         return self._streams.table.evicted
 
     @property
+    def late(self) -> int:
+        """The number of streams with a late backlog so far (`StreamStates.receive`)."""
+        return len(self._streams.late)
+
+    @property
     def dead_letter_bytes(self) -> int:
         """Bytes of dead letters that wait for the broker."""
         return sum(len(message.value or b"") for message, _ in self.dead_letters)
 
     # -- input
 
-    def read(self, message: Message, streams: frozenset[str], now_s: float = 0.0, *, is_single: bool = False) -> None:
-        """Note that a wanted message is under decode; to be called in the order of offsets.
+    def read(
+        self,
+        message: Message,
+        streams: frozenset[str],
+        now_s: float = 0.0,
+        *,
+        is_single: bool = False,
+        others: frozenset[str] = frozenset(),
+    ) -> None:
+        """Note that a wanted message is under decode; to be called in the order of offsets, with `pass_by`.
 
         Args:
             message: the message.
             streams: the streams of which it may have images.
             now_s: the loop's time.
             is_single: it is a single image, which waits until its batch is ready to be decoded, if memory is short.
+            others: the streams of its images that another worker serves.
         """
         if self.offsets.read(message, streams):
             came_ms = message.timestamp_ms if self.offsets.was_there(message) and message.timestamp_ms >= 0 else None
-            for stream_id in sorted(streams):
-                self._streams.table.receive(stream_id, message.offset)
+            for stream_id in sorted(streams | others):
+                self._streams.receive(stream_id, message, is_served=stream_id in streams)
                 if self._epoch_s is not None:
                     changes = self._alerts.received(stream_id, message.offset, self._now_ms(now_s), came_ms)
                     self._open.count(bool(changes), now_s)  # counted, so that a segment is written even without rows
         if is_single:
             (stream,) = streams
             self.gathering.readiness.read(stream)
+
+    def pass_by(self, message: Message, streams: frozenset[str]) -> None:
+        """Note a message of which another worker serves all images; to be called in the order of offsets."""
+        self.passed_by += 1
+        if self.offsets.pass_by(message):
+            for stream_id in sorted(streams):
+                self._streams.receive(stream_id, message, is_served=False)
+
+    def end_share(self, now_s: float) -> None:
+        """Have the last messages of other workers in a segment, so that its chain shows that they were read."""
+        if self.passed_by and self.offsets.next_offset > self.head.next_offset:
+            self._open.count(1, now_s)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
         """Make gaps of offsets that cannot be read, and one dead letter unless compaction removed them.
@@ -277,6 +308,8 @@ class PartitionWork:
         """
         message = decoded.message
         streams = self.offsets.decoded(message)
+        if not decoded.frames:
+            self._others.append(message.offset)
         if decoded.dead:
             self.dead_letters.append((message, decoded.frames[0]))
         self._reject([(frame, frame.stream_id in streams) for frame in decoded.frames if frame.image is None], now_s)
@@ -383,9 +416,11 @@ class PartitionWork:
             gaps=self.offsets.take_gaps(),
             attempt=self._open.attempt,
             publish_when=self._publish_when or "",
+            others=tuple(self._others),
             by=self.turns.by,
             switches=self.turns.switches,
         )
+        self._others.clear()
         return SealedSegment(draft, changes, self._open.rows)
 
     def committed(self, head: Head) -> None:

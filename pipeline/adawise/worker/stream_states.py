@@ -29,7 +29,7 @@ from adawise.adapt.last_seen import LastSeen, last_seen_in
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import is_of_another_pair
 from adawise.ports import Head
-from adawise.records import ImageBatch
+from adawise.records import ImageBatch, Message
 from adawise.worker.stream_table import CROWDED, StreamTable
 
 
@@ -77,6 +77,17 @@ class PartitionClock:
         if last_seen is None or last_seen.last_ms < 0 or first_ms - last_seen.last_ms <= self._forget_after_ms:
             return None
         return Expiry.FORGOTTEN if first_ms - last_seen.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
+
+    def is_late(self, stream_id: str, first_ms: int) -> bool:
+        """Return True if a stream goes on with what was produced at `first_ms`, and its state may have been dropped.
+
+        That is the case of a backlog that arrives later than what its neighbours sent at the same time.
+        """
+        last_seen = self._last_seen.get(stream_id)
+        if last_seen is None or last_seen.last_ms < 0:
+            return False
+        is_dropped = last_seen.at_ms < self._now_ms - 2.0 * self._forget_after_ms
+        return is_dropped and first_ms - last_seen.last_ms <= 2.0 * self._forget_after_ms
 
     def receive(self, stream_id: str, last_ms: int) -> LastSeen:
         """Note that a batch of the stream ended at `last_ms`, and return what its state keeps of that.
@@ -133,9 +144,11 @@ class StreamStates:
         forget_after_s: seconds of silence after which a stream starts anew.
         max_streams: the number of places for streams.
         keeps_states: go on from states of another pair, as if they were of this one.
+        is_shared: other workers serve streams of the partition, so that `late` is noted.
 
     Attributes:
         table: the streams that keep a state.
+        late: the streams whose state the neighbours that others serve might have had dropped: their backlog came late.
     """
 
     def __init__(
@@ -146,6 +159,7 @@ class StreamStates:
         forget_after_s: float,
         max_streams: int,
         keeps_states: bool,
+        is_shared: bool = False,
     ) -> None:
         self._initial, self._keeps_states = initial, keeps_states
         self._states: dict[str, StreamState] = {}
@@ -155,6 +169,16 @@ class StreamStates:
         self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
         self.table = StreamTable(max_streams, head.stream_table, head.states)
+        self._arrivals = PartitionClock(head.states, forget_after_s) if is_shared else None
+        self.late: set[str] = set()
+
+    def receive(self, stream_id: str, message: Message, *, is_served: bool) -> None:
+        """Note a message that may have images of the stream; to be called as `StreamTable.receive`."""
+        self.table.receive(stream_id, message.offset, is_served=is_served)
+        if self._arrivals is not None:
+            if is_served and self._arrivals.is_late(stream_id, message.timestamp_ms):
+                self.late.add(stream_id)
+            self._arrivals.receive(stream_id, message.timestamp_ms)
 
     def last_seen(self, until_ms: int) -> dict[str, tuple[int, int]]:
         """Return the Kafka timestamp, in milliseconds, and the offset of each stream's last known message.

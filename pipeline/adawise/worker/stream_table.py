@@ -72,15 +72,19 @@ class StreamTable:
         """Return the offset of each stream's last message; -1 where that is not known."""
         return {stream: last for stream, (_, last) in self._received.items()}
 
-    def receive(self, stream_id: str, offset: int) -> None:
-        """Note that a message may have images of the stream; to be called once for each, in the order of offsets."""
+    def receive(self, stream_id: str, offset: int, *, is_served: bool = True) -> None:
+        """Note that a message may have images of the stream; to be called once for each, in the order of offsets.
+
+        `is_served` is False for a stream that another worker serves: it has a place as any other, and no batches.
+        """
         count, last = self._received.get(stream_id, (0, offset))
         if count:
             del self._ranks[bisect_left(self._ranks, (count, last, stream_id))]
         self._received[stream_id] = count + 1, offset
         insort(self._ranks, (count + 1, offset, stream_id))
         if len(self._received) > self._limit:
-            self._entered.setdefault(stream_id, []).append(offset)
+            if is_served:
+                self._entered.setdefault(stream_id, []).append(offset)
             self._evict()
 
     def reject(self, stream_id: str, offset: int) -> None:

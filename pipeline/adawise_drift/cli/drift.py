@@ -118,11 +118,12 @@ class DriftCommand(Command):
         """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
         from adawise.app.prompts import read_lines
         from adawise.console import paper, print_json, progress
+        from adawise.output.shards import expanded
         from adawise_drift.request import parse_request
 
         model, page = self.settings.model, self.output
         request = parse_request(
-            dict(self),
+            {**dict(self), "root": tuple(expanded(self.root))},
             card=model.card,
             objective=self.settings.search.objective,
             classes=None if model.classes is None else read_lines(model.classes, "model.classes", "class name"),

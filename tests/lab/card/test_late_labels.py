@@ -464,7 +464,7 @@ def test_a_corrected_card_may_be_corrected_again(
 def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
     folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    stopped = ReplayResult("yard", 0, 0, 0.0, stopped=True, ends_streams=True)
+    stopped = ReplayResult("yard", 0, 0, 0.0, stopped=True, ends_streams=True, output="out")
     monkeypatch.setattr("adawise_lab.card.late_labels.replay", lambda *_, **__: stopped)
     assert adawise(folder, monkeypatch, *command_line(labelled, tmp_path / "new.json")) == INTERRUPTED
     output = capsys.readouterr().out

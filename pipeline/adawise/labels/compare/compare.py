@@ -40,7 +40,8 @@ from adawise.labels.compare.result import (
 )
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import connect, translated
-from adawise.output.read.several import check_disjoint
+from adawise.output.read.several import check_complete, check_disjoint, shard_of
+from adawise.output.shards import expanded
 from adawise.records import RowId, TopicPartition, label_column
 from adawise.sink import claims
 from adawise.sink.segment import SegmentFooter
@@ -110,17 +111,22 @@ def compare(
 def split_roots(given: str) -> list[str]:
     """Return the roots that commas separate. A path that exists is one root, as its name may have a comma.
 
+    The folder of a plan is all of its shards.
+
     Raises:
-        SettingsError: a name is empty.
+        SettingsError: a name is empty, or a shard has not begun.
+        ChainError: a plan is damaged.
+        StoreUnavailable: a store does not answer.
     """
     roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
     if not all(roots):
         raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: remove the empty one")
-    return roots
+    return expanded(roots)
 
 
 def _check_one_topic(roots: Sequence[str]) -> None:
-    """Raise SettingsError if these roots are of different topics of one name."""
+    """Raise SettingsError if these roots are of different topics of one name, or lack a shard of their plan."""
+    check_complete(roots)
     clashing = sorted(check_disjoint(roots))
     if clashing:
         raise SettingsError(
@@ -149,7 +155,9 @@ def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
         one = found.get((part.topic, part.partition))
         if one is not None:
             between = (range(one.until, part.first),) if part.first > one.until else ()
-            until = max(one.until, part.until)
+            # Shards of a plan divide the cameras: what all of them have read is done.
+            is_shard = part.plan and part.plan == one.plan
+            until = min(one.until, part.until) if is_shard else max(one.until, part.until)
             part = replace(part, first=one.first, until=until, open=one.open | part.open, gaps=(*one.gaps, *between))
         found[part.topic, part.partition] = part
     return list(found.values())
@@ -158,13 +166,14 @@ def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
 def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
     """Return what the chains of a root say: the run, and the offsets that it covers."""
     store = open_store(root)
-    covered, footers, begun = [], [], []
+    shard, covered, footers, begun = shard_of(store), list[CoveredOffsets](), [], []
     for tp, keys in chains(store).items():
         footer = footer_of(store, keys[-1])
         head = footer if len(keys) == 1 else footer_of(store, keys[0])
         footers.append(footer)
         begun += [head.states_of] if head.states_of else []
-        covered.append(_covered(store, tp, head, footer))
+        part = _covered(store, tp, head, footer)
+        covered.append(part if shard is None else replace(part, plan=shard.plan))
     of_heads = {footer.config_fingerprint for footer in footers}
     known = {each.config_fingerprint for each in noted}
     run = ComparedRun(

@@ -41,7 +41,10 @@ _BESIDE = ("batch_number", "kafka_timestamp", "captured_at")  # shown, not compa
 
 @dataclass(frozen=True, slots=True)
 class CoveredOffsets:
-    """The part of a partition that a run has read: offsets [first, until) without `gaps`, and those open at its end."""
+    """The part of a partition that a run has read: offsets [first, until) without `gaps`, and those open at its end.
+
+    `plan` is that of a shard, which has read all of them for its cameras; "" for other roots.
+    """
 
     topic: str
     partition: int
@@ -49,6 +52,7 @@ class CoveredOffsets:
     until: int
     open: frozenset[int]
     gaps: tuple[range, ...] = ()
+    plan: str = ""
 
 
 Row = Mapping[str, Any]

@@ -74,7 +74,7 @@ def check(
         try:
             facts, rows = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
             faults += [(key, what) for what in _of_links(store, key, chain, name, facts, covered)]
-            faults += [(key, what) for what in _of_rows(facts, rows, contiguous)]
+            faults += [(key, what) for what in _of_rows(facts, rows, contiguous, chain.divided)]
             faults += _of_plan(store, tp, name)
             if name in traced:
                 faults += _of_traces(store, tp, name, rows)
@@ -159,7 +159,7 @@ def _of_links(
     )
 
 
-def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool) -> Iterator[str]:
+def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool, divided: bool) -> Iterator[str]:
     if (counted := sum(replaced.rows for replaced in facts.segments)) != facts.rows:
         yield f"expected the {counted} rows of its segments, but it has {facts.rows}"
     offsets, indices = rows["offset"].to_numpy(), rows["index"].to_numpy()
@@ -173,6 +173,7 @@ def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool) -> Iterator[str]:
         offsets=offsets[order],
         indices=indices[order],
         contiguous=contiguous,
+        divided=divided,
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from adawise.errors import ChainError
 from adawise.output import consistency
 from adawise.output.compaction.merged import Facts, Replaced, digest_of
+from adawise.output.read.several import shard_of
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, layout, segment
@@ -24,13 +25,15 @@ from adawise.store.store import Store
 class ChainIdentity:
     """The identity that all segments of a partition share: the root's id, the chain's first segment, and the topic.
 
-    If retention has cut the chain, `retained` records what came before the cut.
+    If retention has cut the chain, `retained` records what came before the cut. In the root of a shard it is `divided`
+    (`adawise.sink.invariant`).
     """
 
     sink: str
     origin: SegmentName
     identity: TopicIdentity
     retained: Beginning | None = None
+    divided: bool = False
 
     @property
     def previous(self) -> str | None:
@@ -50,9 +53,10 @@ class ChainIdentity:
             missing = layout.SINK if sink is None else layout.origin_key(tp)
             raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
         identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
+        divided = shard_of(store) is not None
         if (cut := claims.read_beginning(store, tp)) is not None:
-            return ChainIdentity(sink, cut[0], identity, cut[1])
-        return ChainIdentity(sink, SegmentName(origin.offset), identity)
+            return ChainIdentity(sink, cut[0], identity, cut[1], divided)
+        return ChainIdentity(sink, SegmentName(origin.offset), identity, divided=divided)
 
 
 @dataclass(slots=True)
@@ -138,7 +142,7 @@ def _pending_after(store: Store, chain: ChainIdentity, key: str | None) -> tuple
 def _breaches(chain: ChainIdentity, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:
     if footer.sink != chain.sink:
         return [f"expected a segment of sink {chain.sink}, but it was written to {footer.sink}"]
-    return [*consistency.inconsistencies(rows, footer, pending)]
+    return [*consistency.inconsistencies(rows, footer, pending, divided=chain.divided)]
 
 
 def _broken(store: Store, key: str, what: str) -> ChainError:

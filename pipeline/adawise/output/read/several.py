@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import combinations
+from typing import NamedTuple
 
 from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import chains, footer_of
-from adawise.store.documents import Document, Text, parse
+from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store, open_store
+from adawise.text import some
+
+
+class ShardOf(NamedTuple):
+    """The shard of a plan that a root is: the plan's digest, and the shard's number."""
+
+    plan: str
+    number: int
 
 
 class _Root:
-    """The first and the last key of each chain of a root, and the footers that are asked for."""
+    """The first and the last key of each chain of a root, its claims, and the footers that are asked for."""
 
     def __init__(self, name: str) -> None:
         self.name, self.store = name, open_store(name)
         self.chains = {tp: (keys[0], keys[-1]) for tp, keys in chains(self.store).items()}
+        self.id, self.claim = claims.read_sink_id(self.store), _claim(self.store)
+        self.shard = None if self.claim is None else self.claim.of
         self._newest: dict[TopicPartition, SegmentFooter] = {}
 
     def newest(self, tp: TopicPartition) -> SegmentFooter:
@@ -39,7 +50,7 @@ class _Root:
 def check_disjoint(roots: Sequence[str]) -> frozenset[str]:
     """Return the topics for which two roots have different messages at the same offsets: two topics of one name.
 
-    A footer is read only for partitions that two roots have in common.
+    A footer is read only for partitions that two roots have in common, and that are not of shards of one plan.
 
     Raises:
         SettingsError: two of them have the same rows: both have served the same messages of the same streams.
@@ -48,10 +59,13 @@ def check_disjoint(roots: Sequence[str]) -> frozenset[str]:
     """
     clashing: set[str] = set()
     for one, other in combinations(map(_Root, roots) if len(roots) > 1 else (), 2):
-        ids = [claims.read_sink_id(root.store) for root in (one, other)]
-        if ids[0] is not None and ids[0] == ids[1]:
+        if one.id is not None and one.id == other.id:
             raise _same(one, other, "one of them is a copy of the other, since both have the same id")
-        are_disjoint = _are_disjoint(*map(_streams, (one.store, other.store)))
+        if one.shard is not None and one.shard == other.shard:
+            raise _same(one, other, f"both are shard {one.shard.number} of one plan")
+        if one.shard is not None and other.shard is not None and one.shard.plan == other.shard.plan:
+            continue
+        are_disjoint = _are_disjoint(*(None if root.claim is None else root.claim.streams for root in (one, other)))
         for tp in sorted(one.chains.keys() & other.chains.keys()):
             a, b = one.span(tp), other.span(tp)
             both = range(max(a.start, b.start), min(a.stop, b.stop))
@@ -61,6 +75,28 @@ def check_disjoint(roots: Sequence[str]) -> frozenset[str]:
                 raise _same(one, other, f"both have served offsets {both.start} to {both.stop - 1} of {tp}")
             clashing.add(tp.topic)
     return frozenset(clashing)
+
+
+def shard_of(store: Store) -> ShardOf | None:
+    """Return the shard that a root is; None for any other root."""
+    claim = _claim(store)
+    return None if claim is None else claim.of
+
+
+def check_complete(roots: Sequence[str]) -> None:
+    """Raise SettingsError if shards of a plan are among the roots, and not all shards of that plan."""
+    found: dict[str, set[int]] = {}
+    counts: dict[str, int] = {}
+    for claim in filter(None, (_claim(open_store(root)) for root in roots)):
+        if (shard := claim.of) is not None and claim.shards is not None:
+            found.setdefault(shard.plan, set()).add(shard.number)
+            counts[shard.plan] = claim.shards
+    for plan, numbers in found.items():
+        if lacking := sorted({*range(counts[plan])} - numbers):
+            raise SettingsError(
+                f"{some(roots)}: expected all {counts[plan]} shards of a plan, but these are missing: {some(lacking)}; "
+                "name the roots of all shards, or the folder of the plan"
+            )
 
 
 def ids_of(roots: Sequence[str]) -> frozenset[str]:
@@ -84,15 +120,21 @@ def _is_another_topic(one: SegmentFooter, other: SegmentFooter) -> bool:
 
 class _Replay(Document):
     streams: list[Text] | None = None
+    plan: Text = ""
+    shard: Count | None = None
+    shards: Count | None = None
+
+    @property
+    def of(self) -> ShardOf | None:
+        """The shard that was replayed; None for a whole replay."""
+        return None if self.shard is None else ShardOf(self.plan, self.shard)
 
 
-def _streams(store: Store) -> Collection[str] | None:
-    """Return the streams that a replay was of; None for all."""
-    data = store.get(layout.REPLAY)
-    if data is None:
-        return None
-    with suppress(ChainError):  # a resumed replay reports the damage
-        return parse(_Replay, store, layout.REPLAY, data).streams
+def _claim(store: Store) -> _Replay | None:
+    """Return the claim of a replay; None if the root is none of a replay, or the claim cannot be read."""
+    with suppress(ChainError, SettingsError):  # a resumed replay reports the damage
+        data = store.get(layout.REPLAY)
+        return None if data is None else parse(_Replay, store, layout.REPLAY, data)
     return None
 
 

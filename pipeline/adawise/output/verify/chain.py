@@ -14,6 +14,7 @@ from adawise.output.compaction import check
 from adawise.output.compaction.check import Covered
 from adawise.output.compaction.segments import ChainIdentity
 from adawise.output.consistency import ReadState, StateAccounts
+from adawise.output.read.several import shard_of
 from adawise.output.verify.findings import (
     DERIVE,
     KEEP,
@@ -56,6 +57,7 @@ class ChainCheck:
     ) -> None:
         self.report = ChainReport(tp)
         self._store, self._contiguous, self._log, self._is_replay = store, contiguous, log, is_replay
+        self._divided = is_replay and shard_of(store) is not None
         self._states = None if read_state is None else StateAccounts(read_state)
         self._traces = set(store.list(layout.folder(layout.TRACES, tp)))
         self._identity = TopicIdentity("", "", 0)
@@ -121,7 +123,9 @@ class ChainCheck:
             # After a gap it is unknown what was pending, and what states there were.
             problems: list[str] = []
             if link.broken != "gap":
-                problems += consistency.inconsistencies(rows, footer, self._pending, contiguous=self._contiguous)
+                problems += consistency.inconsistencies(
+                    rows, footer, self._pending, contiguous=self._contiguous, divided=self._divided
+                )
             if self._states is not None:
                 knows = self._knows_before and link.broken != "gap" and footer.states_of is None
                 problems += self._states.inconsistencies(footer, rows, knows_before=knows)
