@@ -122,6 +122,9 @@ def main() -> None:
     parser.add_argument("--fitted", metavar="TABLE.npz", type=Path)
     args = parser.parse_args()
     tables, temperature = [read_table(path) for path in args.tables], 1.0
+    for table in tables:
+        if len(table.class_names) < max(args.sizes):
+            parser.error(f"{table.name} has {len(table.class_names)} classes, fewer than --sizes {max(args.sizes)}")
     if args.fitted:
         fitted = read_table(args.fitted)
         temperature = fit_temperature(torch.from_numpy(at_alpha(fitted)), torch.from_numpy(np.asarray(fitted.labels)))

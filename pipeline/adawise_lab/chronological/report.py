@@ -78,11 +78,14 @@ def _served(result: ChronologicalResult) -> Iterator[str]:
         )
     if setting.shortlists:
         least, most = min(setting.shortlists.values()), max(setting.shortlists.values())
+        classes = f"{least}" if least == most else f"{least} to {most}"
         yield (
             f"Shortlists (scene.shortlists) in search and prediction: {len(setting.shortlists)} of "
-            f"{counted(len(setting.cameras), 'camera')}, of {least} to {most} of {setting.classes} classes. Every row "
+            f"{counted(len(setting.cameras), 'camera')}, of {classes} of {setting.classes} classes. Every row "
             "is with them."
         )
+        if any(math.isinf(row.nll) for row in result.rows if row.nll is not None):
+            yield "An NLL is infinite where the list of a camera lacks a class that it shows."
 
 
 def _trainings(result: ChronologicalResult) -> Iterator[str]:

@@ -134,6 +134,7 @@ class ServedCameras:
         values: dict[str, tuple[Values, ...]] = {}
         for candidate in resolved(self.candidates, card):
             objective = objective_named(candidate.objective, card)
+            advised = all(candidate.objective != each.objective for each in self.candidates)
             if candidate.objective not in values:
                 values[candidate.objective] = bench.values(objective)
             replayed = Replayed(bench.blocks, objective, values[candidate.objective])
@@ -141,7 +142,7 @@ class ServedCameras:
             for place, (_, camera, rows) in enumerate(cameras):
                 shortlist = self.shortlists.of(camera)
                 if shortlist and candidate.strategy != "fixed":
-                    _expect_among_lists(candidate.objective, card)
+                    _expect_among_lists(candidate.objective, card, by=pair if advised else "")
                 served = _Stream(bench, replayed, strategy, self.scene, self.pace, shortlist)
                 state, last_us = self._begin(candidate.label, camera, pair, strategy)
                 state = served.run(state, last_us, rows, at_us[rows])
@@ -174,10 +175,15 @@ class ServedCameras:
         return state, last_us
 
 
-def _expect_among_lists(objective: str, card: Card) -> None:
-    """Raise SettingsError for an objective that does not hold among a shortlist, as a worker does."""
+def _expect_among_lists(objective: str, card: Card, *, by: str) -> None:
+    """Raise SettingsError for an objective that does not hold among a shortlist, as a worker does.
+
+    `by` is the pair whose card chose it; "" for an objective that was set.
+    """
     if why := of_all_classes(objective, card, "scene.shortlists"):
-        raise SettingsError(why)
+        raise SettingsError(
+            f"the card of {by} recommends {objective} where search.objective is auto; {why}" if by else why
+        )
 
 
 def _by_alpha(bench: Bench, rows: Ids, shortlist: Shortlist | None) -> npt.NDArray[np.bool_]:
