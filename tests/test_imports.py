@@ -135,7 +135,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/show": ("labels/benefit text watch/status/facts", "rich"),
     "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),
-    "adawise_lab/card": (EVERYTHING, "duckdb torch numpy rich structlog"),
+    "adawise_lab/card": (EVERYTHING, "duckdb torch numpy rich scipy structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/chronological": (EVERYTHING, "torch numpy structlog"),
     "adawise_lab/chronological/intervals": ("errors text", ""),

@@ -67,8 +67,15 @@ GROUP BY GROUPING SETS ((stream_id, bin), (bin)) ORDER BY stream_id NULLS FIRST,
 LISTED = """
 SELECT topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist
 FROM traces WHERE shortlist IS NOT NULL
+UNION ALL
+SELECT topic, partition, stream_id, max(batch_number) + 1, max(last_offset) + 1, 9223372036854775807,
+       arg_max_null(shortlist, last_offset)
+FROM traces GROUP BY topic, partition, stream_id HAVING arg_max_null(shortlist, last_offset) IS NOT NULL
 """
-"""The batches that were served among a shortlist, as `labels.benefit.estimate` takes them."""
+"""The batches that were served among a shortlist, as `labels.benefit.estimate` takes them.
+
+The trace of a batch that goes on beyond the time that is read is missing: it counts as served like the one before.
+"""
 
 LAST_UNMEASURED = "SELECT max(until)::VARCHAR FROM unmeasured"
 

@@ -76,8 +76,9 @@ def sentences(found: RunDifference) -> Iterator[str]:
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
     if served := [name for name, run in (("A", found.a), ("B", found.b)) if "scene_label" in run.label_columns]:
+        part = " for a part of it" if any(len(run.label_columns) > 1 for run in (found.a, found.b)) else ""
         yield (
-            f"  results of {' and '.join(served)} had scene_label as label (scene.prior = served); labels and "
+            f"  results of {' and '.join(served)} had scene_label as label{part} (scene.prior = served); labels and "
             "accuracies here are of the column label"
         )
     yield from _verdict(found)

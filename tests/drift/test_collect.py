@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import duckdb
 import numpy as np
 import pytest
 
+from adawise.labels.benefit.queries import create_accepted
 from adawise.sink import schemas
 from adawise_drift.collect import ALL, Collected, collect
+from adawise_drift.queries import LISTED
 from tests.drift.worlds import CameraWorld, camera, traces
 
 
@@ -77,3 +80,22 @@ def test_labels_are_counted_in_the_bin_of_their_image(found: Collected) -> None:
 def test_over_all_cameras_there_is_no_picture(found: Collected) -> None:
     assert ALL not in found.series
     assert np.isnan(found.overall.luminance).all()
+
+
+def test_a_batch_that_goes_on_beyond_the_time_that_is_read_counts_as_served_like_the_one_before() -> None:
+    """Its trace is not read, since it ends later: three images of the camera with a shortlist, two of the other."""
+    with closing(duckdb.connect()) as connection:
+        connection.execute(
+            "CREATE TABLE traces AS SELECT * FROM (VALUES ('t', 0, 'gate', 4, 0, 9, 'list'), "
+            "('t', 0, 'gate', 5, 10, 19, 'list'), ('t', 0, 'ramp', 7, 2, 11, 'list'), ('t', 0, 'ramp', 8, 12, 21, NULL)"
+            ") AS _(topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist)"
+        )
+        connection.execute(
+            "CREATE TABLE predictions AS SELECT 't' AS topic, 0 AS partition, stream_id, batch_number, \"offset\", "
+            "'accepted' AS status, .5 AS alpha, .1 AS entropy FROM (VALUES ('gate', 4, 5), ('gate', 6, 20), "
+            "('gate', 6, 22), ('gate', 6, 25), ('ramp', 7, 3), ('ramp', 9, 23), ('ramp', 9, 24)"
+            ') AS _(stream_id, batch_number, "offset")'
+        )
+        connection.execute(create_accepted(LISTED))
+        counts = connection.execute("SELECT shortlist, count(*) FROM accepted GROUP BY shortlist ORDER BY 2").fetchall()
+    assert counts == [(None, 2), ("list", 5)]

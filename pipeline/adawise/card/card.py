@@ -324,7 +324,7 @@ class Card:
 
         They are interpolated over the logarithm of the number. None if the card does not know it for so few.
         """
-        known = [*((few.classes, few.threshold) for few in self.among_few), (of, self.threshold)]
+        known = [*((few.classes, few.threshold) for few in self.among_few if few.classes < of), (of, self.threshold)]
         if not known[0][0] <= classes <= of:
             return None
         sizes = np.log([size for size, _ in known])
@@ -486,7 +486,7 @@ def _check_values(card: Card) -> None:
             holds,
         )
     sizes = [few.classes for few in card.among_few]
-    holds = _are_numbers(*sizes) and sorted({*sizes}) == sizes and min(sizes, default=2) >= 2
+    holds = _are_counts(*sizes) and sorted({*sizes}) == sizes and min(sizes, default=2) >= 2
     thresholds = [few.threshold for few in card.among_few]
     holds = holds and all(isinstance(of, tuple) and _are_numbers(*of) for of in thresholds)
     holds = holds and all(len(of) == len(card.alphas) for of in thresholds)
@@ -494,13 +494,18 @@ def _check_values(card: Card) -> None:
     if (proof := card.scene) is not None:
         counts = (proof.images, proof.batches, proof.cameras)
         holds = isinstance(proof.gain, tuple) and len(proof.gain) == 3
-        holds = holds and _are_numbers(*proof.gain, proof.label, proof.worst_gain, proof.bound, *counts)
+        holds = holds and _are_numbers(*proof.gain, proof.label, proof.worst_gain, proof.bound) and _are_counts(*counts)
         holds = holds and isinstance(proof.proves, bool) and min(counts) >= 1 and 0.0 <= proof.label <= 1.0
         holds = holds and all(isinstance(text, str) for text in (proof.settings, proof.worst, proof.created_at))
         holds = holds and proof.gain[1] <= proof.gain[0] + _ROUNDING and proof.gain[0] <= proof.gain[2] + _ROUNDING
         # The decision is not believed without the figures that it follows from.
         decided = holds and proof.gain[1] > 0.0 and proof.worst_gain >= proof.bound
         _expect("scene", "figures from which its decision follows", proof, holds and proof.proves == decided)
+
+
+def _are_counts(*values: object) -> bool:
+    """Return True if all are whole numbers."""
+    return _are_numbers(*values) and all(isinstance(value, int) for value in values)
 
 
 def _are_numbers(*values: object) -> bool:

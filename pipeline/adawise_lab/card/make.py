@@ -273,17 +273,25 @@ def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:
     return card
 
 
-def copy_heads(card: Path, other: Path) -> None:
-    """Copy the heads beside a card, if there are any, to another card of the same pair.
+def write_beside(card: Path, other: Path, content: Card) -> None:
+    """Write a card of the same pair as `card` to `other`, with the heads beside `card`, if there are any.
+
+    The old heads are removed first, as `write_card` does.
 
     Raises:
-        CardError: they could not be written.
+        CardError: the files could not be written.
     """
     try:
-        content = heads_path(card).read_bytes()
+        heads = heads_path(card).read_bytes()
     except OSError:  # without heads the next start encodes them
-        return
-    _replace(heads_path(other), content)
+        heads = None
+    try:
+        heads_path(other).unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(heads_path(other), error) from error
+    replace_card(other, content)
+    if heads is not None:
+        _replace(heads_path(other), heads)
 
 
 def replace_card(path: Path, card: Card) -> None:

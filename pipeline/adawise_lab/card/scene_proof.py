@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from adawise.adapt.shortlist import Shortlists
 from adawise.app.parts import scene_digest, shortlists
@@ -23,11 +24,13 @@ from adawise.card.card import Card, SceneProof
 from adawise.errors import SettingsError
 from adawise.labels.arrays import Floats
 from adawise.labels.benefit.bootstrap import Kinds, gain_over_cameras
+from adawise.labels.benefit.helped import Interval
 from adawise.labels.join import label
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.settings import Settings
 from adawise.sink.served_by import ServedSettings, read_settings
-from adawise.store.store import open_store
+from adawise.sink.walk import chains, footer_of
+from adawise.store.store import Store, open_store
 from adawise_lab.card.late_labels import CONDITION
 
 LEAST_LABELS, LEAST_BATCHES = 200, 40
@@ -83,33 +86,49 @@ def compare_scene(
         )
     assert settings.model.classes is not None  # the command line has checked it
     classes = read_lines(settings.model.classes, "model.classes", "class name")
-    windows = _windows(read_settings(open_store(root)), card.digest)
+    store = open_store(root)
+    noted = read_settings(store)
+    if not noted:
+        raise SettingsError(
+            f"{root} has no notes of the settings that served it, so that the card of its rows is not known: let "
+            "workers of this version serve it first"
+        )
+    windows = _windows(store, noted, card.digest)
     if not windows:
         raise SettingsError(
             f"{root}: no worker has served it by the card {settings.model.card} ({card.digest}); name the card of the "
             "workers as model.card, or the root of a worker that has it"
         )
     counts, source, notes = _counted(settings, windows, root, classes, file, within_us)
-    return SceneComparison(decide(counts, scene_digest(settings.scene), root), source, notes)
+    return SceneComparison(decide(counts, scene_digest(settings.scene), root, notes), source, notes)
 
 
-def decide(counts: Sequence[BatchCount], settings: str, root: str) -> SceneProof:
+def decide(counts: Sequence[BatchCount], settings: str, root: str, notes: Sequence[str] = ()) -> SceneProof:
     """Return the proof by the labelled images of batches.
+
+    The interval of few cameras is widened by Student's t, because the percentiles of so few draws are too narrow.
+
+    Args:
+        counts: the labelled images of each batch.
+        settings: the digest of the settings of the scene.
+        root: as messages name it.
+        notes: what did not count, for the message where too little is left.
 
     Raises:
         SettingsError: there are too few.
     """
     images, batches = sum(each.images for each in counts), len(counts)
     if images < LEAST_LABELS or batches < LEAST_BATCHES:
+        because = f" ({'; '.join(notes)})" if notes else ""
         raise SettingsError(
             f"{root}: expected at least {LEAST_LABELS} labelled images of {LEAST_BATCHES} batches that were served "
-            f"with scene_label, by this card and these settings of the scene; there are {images} of {batches}. Label "
-            "more, an image or two of a batch, of all cameras"
+            f"with scene_label, by this card and these settings of the scene; there are {images} of {batches}"
+            f"{because}. Label more, an image or two of a batch, of all cameras"
         )
     cameras: dict[str, list[BatchCount]] = {}
     for each in counts:
         cameras.setdefault(each.camera, []).append(each)
-    gain = gain_over_cameras([_kinds(cameras[name]) for name in sorted(cameras)], seed=0)
+    gain = _widened(gain_over_cameras([_kinds(cameras[name]) for name in sorted(cameras)], seed=0), len(cameras))
     found = _worst([_groups(counts, "camera"), _groups(counts, "condition")])
     worst, worst_gain = found if found is not None else ("", gain.value)
     return SceneProof(
@@ -125,6 +144,15 @@ def decide(counts: Sequence[BatchCount], settings: str, root: str) -> SceneProof
         proves=gain.low > 0.0 and worst_gain >= BOUND,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _widened(gain: Interval, cameras: int) -> Interval:
+    """Return the interval widened by Student's t for so many cameras; that of one camera is of its batches alone."""
+    if cameras < 2:
+        return gain
+    factor = float(stdtrit(cameras - 1, 0.975) / ndtri(0.975))
+    low, high = gain.value - factor * (gain.value - gain.low), gain.value + factor * (gain.high - gain.value)
+    return replace(gain, low=max(-1.0, low), high=min(1.0, high))
 
 
 def _kinds(counts: Sequence[BatchCount]) -> Kinds:
@@ -182,34 +210,42 @@ def shrunken(groups: Mapping[str, Floats]) -> dict[str, float]:
 
 
 class _ServedWithCard(NamedTuple):
-    """Rows of this model were served by the card if they were predicted from `since` on and before `until`.
+    """Rows of this model were served by the card if they were predicted after `since` and not after `until`.
 
-    A bound that is None does not limit. The others are off by the age of a segment at most.
+    They are of one partition. A value that is None does not limit.
     """
 
     model: str
-    since: datetime | None
-    until: datetime | None
+    topic: str | None = None
+    partition: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
-def _windows(noted: Sequence[ServedSettings], card: str) -> list[_ServedWithCard]:
-    """Return when each model served by the card, as far as the settings that a root notes say.
+def _windows(store: Store, noted: Sequence[ServedSettings], card: str) -> list[_ServedWithCard]:
+    """Return which rows were served by the card.
 
-    Settings are noted when they first serve, and not when they serve again. So rows from another card's on do not
-    count: by which card they were served is not known.
+    All rows of a model that had no other card; else those that were predicted between the segment before and one whose
+    footer names settings with this card. So rows whose segments were deleted after a compaction do not count then.
     """
-    found = []
-    for model in sorted({each.model_fingerprint for each in noted}):
-        cards = [
-            (datetime.fromisoformat(each.since), each.settings.get("model.card") == card)
-            for each in noted
-            if each.model_fingerprint == model
-        ]
-        begins = min((since for since, is_ours in cards if is_ours), default=None)
-        if begins is not None:
-            is_first = all(is_ours for since, is_ours in cards if since <= begins)
-            later = [since for since, is_ours in cards if not is_ours and since > begins]
-            found.append(_ServedWithCard(model, None if is_first else begins, min(later, default=None)))
+    is_ours = {
+        (each.model_fingerprint, each.config_fingerprint): each.settings.get("model.card") == card for each in noted
+    }
+    ours = {model for (model, _), ours in is_ours.items() if ours}
+    others = {model for (model, _), ours in is_ours.items() if not ours}
+    found = [_ServedWithCard(model) for model in sorted(ours - others)]
+    if not ours & others:
+        return found
+    for tp, keys in chains(store).items():
+        since: datetime | None = None
+        for key in keys:
+            footer = footer_of(store, key)
+            until = datetime.fromisoformat(footer.created_at)
+            is_known = since is not None or footer.previous is None
+            model = footer.model_fingerprint
+            if is_known and model in others and is_ours.get((model, footer.config_fingerprint), False):
+                found.append(_ServedWithCard(model, tp.topic, tp.partition, since, until))
+            since = until
     return found
 
 
@@ -225,6 +261,8 @@ _RENAMED = (
     "scene_smoothing IS NOT NULL AS smooths"
 )
 
+_WINDOW = "model VARCHAR, topic VARCHAR, partition INTEGER, since TIMESTAMPTZ, until TIMESTAMPTZ"
+
 _BY_BATCH = f"""
 SELECT coalesce(stream_id, 'no name') AS camera, {CONDITION} AS condition,
        any_value(stream_id) AS stream_id, any_value(shortlist) AS shortlist, any_value(smooths) AS smooths,
@@ -234,8 +272,9 @@ SELECT coalesce(stream_id, 'no name') AS camera, {CONDITION} AS condition,
        count(*) FILTER (is_ours AND scene_label = truth) AS scene
 FROM (
     SELECT *, EXISTS (
-        SELECT 1 FROM windows WHERE model = model_fingerprint
-            AND (since IS NULL OR predicted_at >= since) AND (until IS NULL OR predicted_at < until)
+        SELECT 1 FROM windows AS of WHERE model = model_fingerprint
+            AND (of.topic IS NULL OR of.topic = labelled.topic AND of.partition = labelled.partition)
+            AND (since IS NULL OR predicted_at > since) AND (until IS NULL OR predicted_at <= until)
     ) AS is_ours FROM labelled
 ) JOIN batches ON topic = t AND partition = p AND stream_id IS NOT DISTINCT FROM s AND batch_number = b
     AND "offset" BETWEEN first_offset AND last_offset
@@ -262,8 +301,8 @@ def _counted(
         connection.execute("SET TimeZone = 'UTC'")
         read_predictions(root, columns=_ROWS).relation(connection).create_view("predictions")
         read_traces(root, columns=_BATCHES).relation(connection).project(_RENAMED).create_view("batches")
-        connection.execute("CREATE TABLE windows (model VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ)")
-        connection.executemany("INSERT INTO windows VALUES (?, ?, ?)", [list(window) for window in windows])
+        connection.execute(f"CREATE TABLE windows ({_WINDOW})")
+        connection.executemany("INSERT INTO windows VALUES (?, ?, ?, ?, ?)", [list(window) for window in windows])
         found = label(connection, root, file=file, within_us=within_us, classes=classes)
         rows = connection.execute(_BY_BATCH).fetchall()
     counts, unused = (

@@ -133,7 +133,7 @@ class CardCorrectCommand(Command):
         """Compare the labels of the scene with those of the model, and write the card with the result."""
         from adawise.errors import SettingsError
         from adawise_lab.card.late_labels import card_to_correct
-        from adawise_lab.card.make import copy_heads, replace_card
+        from adawise_lab.card.make import write_beside
         from adawise_lab.card.scene_proof import compare_scene
         from adawise_lab.card.show import show_scene
 
@@ -144,8 +144,7 @@ class CardCorrectCommand(Command):
         found = compare_scene(self.settings, card, self.root, file=self.labels, within_us=within_us)
         for note in found.notes:
             print(note)
-        replace_card(self.output, replace(card, scene=found.proof))
         assert self.settings.model.card is not None  # it was read above
-        copy_heads(self.settings.model.card, self.output)
+        write_beside(self.settings.model.card, self.output, replace(card, scene=found.proof))
         show_scene(found, self.output, smooths=self.settings.scene.smooths)
         return 0

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from adawise.errors import SettingsError
+from adawise.sink.schemas import PREDICTIONS
+from adawise.sink.segment import SegmentFooter, encode
 from adawise.sink.served_by import ServedSettings
 from adawise_lab.card.scene_proof import BOUND, BatchCount, _windows, decide, shrunken
+from tests.sink.building import DictStore
 
 CAMERAS = tuple(f"camera-{n}" for n in range(6))
 
@@ -56,7 +59,7 @@ def test_a_gain_at_one_camera_of_two_is_no_proof_for_cameras() -> None:
     assert decide(alone, "d", "root").proves
     both = decide([*alone, *batches(CAMERAS[1], 0.0)], "d", "root")
     assert not both.proves, "cameras are drawn whole"
-    assert both.gain[1] == pytest.approx(0.0)
+    assert both.gain[1] < 0.0
 
 
 @pytest.mark.parametrize(("cameras", "count"), [(1, 40), (2, 19)])
@@ -83,13 +86,57 @@ def test_groups_are_drawn_together_as_far_as_chance_explains_their_distance() ->
     assert shrunken({"one": alike["0"]}) == {"one": pytest.approx(raw[0])}
 
 
-def noted(model: str, card: str, day: int) -> ServedSettings:
-    return ServedSettings(model, f"{card}{day}", f"2026-05-{day:02}T00:00:00+00:00", {"model.card": card}, {})
+def noted(model: str, config: str, card: str) -> ServedSettings:
+    return ServedSettings(model, config, "2026-05-01T00:00:00+00:00", {"model.card": card}, {})
 
 
-def test_rows_count_until_another_card_serves_the_same_pair() -> None:
-    (window,) = _windows([noted("m", "ours", 1), noted("m", "ours", 4), noted("other", "theirs", 2)], "ours")
-    assert (window.model, window.since, window.until) == ("m", None, None)
-    (window,) = _windows([noted("m", "theirs", 1), noted("m", "ours", 3), noted("m", "theirs", 5)], "ours")
-    assert (window.since and window.since.day, window.until and window.until.day) == (3, 5)
-    assert _windows([noted("m", "theirs", 1)], "ours") == []
+def written(store: DictStore, day: int, model: str, config: str) -> None:
+    """Add a segment of one offset to the chain."""
+    first = day - 1
+    previous = f"{day - 1}" if day > 1 else None
+    footer = SegmentFooter(
+        *("sink", "cluster", "topic id", "frames", 0, 1, first, 0, first + 1, previous, "attempt", "writer"),
+        *(f"2026-05-{day:02}T00:00:00+00:00", model, config),
+    )
+    store.put(footer.key, encode(PREDICTIONS.empty_table(), footer))
+
+
+def test_rows_of_a_pair_count_while_the_card_served_it_also_where_it_came_back() -> None:
+    """A, then B, then A again: settings are noted when they first serve, and the footers say the rest."""
+    store = DictStore()
+    known = [noted("m", "a", "ours"), noted("m", "b", "theirs"), noted("alone", "c", "ours")]
+    for day, config in enumerate(("a", "b", "b", "a", "a", "not noted"), 1):
+        written(store, day, "m", config)
+    of_frames = [window for window in _windows(store, known, "ours") if window.model == "m"]
+    days = [(window.since and window.since.day, window.until and window.until.day) for window in of_frames]
+    assert days == [(None, 1), (3, 4), (4, 5)]
+    assert {(window.topic, window.partition) for window in of_frames} == {("frames", 0)}
+    assert [window for window in _windows(store, known, "ours") if window.model == "alone"] == [("alone", *[None] * 4)]
+    of_theirs = _windows(store, known, "theirs")
+    assert [(window.since and window.since.day, window.until and window.until.day) for window in of_theirs] == [
+        (1, 2),
+        (2, 3),
+    ]
+    assert _windows(store, known, "another") == []
+
+
+def test_what_came_before_the_first_segment_that_is_left_is_not_known() -> None:
+    store = DictStore()
+    written(store, 2, "m", "a")
+    written(store, 3, "m", "a")
+    (window,) = _windows(store, [noted("m", "a", "ours"), noted("m", "b", "theirs")], "ours")
+    assert (window.since and window.since.day, window.until and window.until.day) == (2, 3)
+
+
+@pytest.mark.parametrize("cameras", [2, 3, 5])
+def test_few_cameras_that_differ_without_a_gain_are_seldom_a_proof(cameras: int) -> None:
+    """In at most 5 % of the cases, give or take chance; by the percentiles alone 13 % of two cameras were."""
+    rng = np.random.default_rng(cameras)
+    proved = 0
+    for seed in range(60):
+        gains = rng.normal(0.0, 0.06, cameras)
+        counts = [
+            each for n, gain in enumerate(gains) for each in batches(f"c{n}", gain, label=0.7, count=60, seed=seed)
+        ]
+        proved += decide(counts, "d", "root").proves
+    assert proved <= 6

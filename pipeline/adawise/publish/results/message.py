@@ -97,7 +97,9 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField("reason", TEXT, "why the image was not accepted, a stable word; null if accepted", its("reason")),
     EventField("detail", TEXT, "the reason in a sentence; null if accepted", its("detail")),
     EventField("label", TEXT, "the served class; null if not accepted", its("label")),
-    EventField("confidence", NUMBER, "probability of label; null if not accepted", its("confidence")),
+    EventField(
+        "confidence", NUMBER, "probability of label; null if not accepted, or if the scene has none", its("confidence")
+    ),
     EventField(
         "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
     ),
