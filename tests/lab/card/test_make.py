@@ -11,7 +11,7 @@ import torch
 from adawise.card.card import read_card
 from adawise.clip.heads import heads_path, read_heads
 from adawise.errors import CardError
-from adawise_lab.card.make import replace_card, write_card
+from adawise_lab.card.make import replace_card, write_beside, write_card
 from tests.card.test_card import a_card
 
 OLD, NEW = (torch.full((3, 8, 5), value) for value in (0.0, 1.0))
@@ -66,3 +66,16 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_file(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(CardError, match=r"pair\.card.*could not be written \(Not a directory\)"):
         write_card(tmp_path / "file" / "pair.card.json", a_card(), NEW)
+
+
+def test_a_card_that_is_written_over_another_has_not_its_heads(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours.json", tmp_path / "other.json"
+    made, _ = write_card(ours, a_card(), NEW), write_card(other, a_card(), OLD)
+    assert made.heads is not None
+    write_beside(ours, other, made)
+    heads = read_heads(heads_path(other), made.heads, (3, 5))
+    assert heads is not None
+    assert torch.equal(heads, NEW)
+    heads_path(ours).unlink()
+    write_beside(ours, other, made)
+    assert not heads_path(other).exists(), "they would be refused"
