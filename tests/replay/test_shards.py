@@ -215,6 +215,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("changed", r"offsets 0 to 69 of crowd/\d are not in the files that the plan was made for"),
         ("another topic", r"is of topic 'crowd' with the id other, but the plan in .* with the id crowd-id; name"),
         ("whole", r"-o .* belongs to a replay on topic 'crowd' of cluster crowd-cluster, so that it cannot hold"),
+        ("recording", r"-o .*recording is a recording, so that it cannot hold a plan; use a new folder$"),
+        ("live root", r"-o .* is sink.root, where the live worker writes; use a new folder$"),
         ("too many", r"--plan 1000: .* has \d+ cameras to divide; give at most \d+$"),
     ],
 )
@@ -258,6 +260,8 @@ def test_what_does_not_fit_together_is_one_sentence_and_nothing_is_overwritten(
     requests: dict[str, Callable[[], object]] = {
         "whole": lambda: crowd.planned(other, output, 2),
         "too many": lambda: crowd.planned(other, tmp_path / "new", 1000),
+        "recording": lambda: crowd.planned(other, other, 2),
+        "live root": lambda: plan_replay(PlanRequest(str(other), f"{tmp_path}/new", 2, live_root=f"{tmp_path}/new/")),
         "no shard": lambda: crowd.replayed(used, other, output),
     }
     request = requests.get(what, lambda: crowd.replayed(used, other, output, shard))
@@ -296,6 +300,25 @@ def test_the_folder_of_a_plan_is_all_of_its_shards(command: str, halves: Path, c
         if command == "drift":
             del each["command"], each["made_at"]
     assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("command", ["files", "verify"])
+@pytest.mark.parametrize(("shards", "status"), [("[]", 1), ("[1]", 2)])
+def test_a_plan_hides_no_output_of_the_folder_that_it_is_in(
+    shards: str, status: int, command: str, halves: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    root = Path(shutil.copytree(halves / "shard-00000", tmp_path / "root"))
+    (root / layout.PLAN).write_text(f'{{"shards": {shards}}}')
+    assert main([command, str(root)]) == status
+    expected = {1: "_plan.json: expected a claim written by this program", 2: "holds an output of its own beside the"}
+    assert expected[status] in capsys.readouterr().err
+
+
+def test_a_shard_that_has_lost_its_id_is_verified(halves: Path, tmp_path: Path, capsys: Captured) -> None:
+    output = Path(shutil.copytree(halves, tmp_path / "out"))
+    (output / "shard-00001" / layout.SINK).unlink()
+    assert main(["verify", str(output)]) == 3
+    assert f"{layout.SINK}: expected this claim, but there is none" in capsys.readouterr().out
 
 
 @pytest.mark.check("replay")

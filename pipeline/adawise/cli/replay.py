@@ -212,6 +212,7 @@ class ReplayCommand(Command):
                     until=self.until,
                     streams=self.streams,
                     skip_forgotten=self.skip_forgotten,
+                    live_root=self.settings.sink.root,
                 )
             ),
             self.recording,

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
@@ -19,6 +20,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field
 from adawise.decode.share import Owners
 from adawise.errors import SettingsError
 from adawise.recording.census import CameraCount, PartitionCensus, check_recording, take_census
+from adawise.recording.format import MANIFEST
 from adawise.recording.recorder import Streams
 from adawise.recording.source import RecordingSource
 from adawise.records import TopicPartition
@@ -183,6 +185,7 @@ class PlanRequest:
         until: the moment from which messages are left out.
         streams: patterns of the streams to replay; None for all.
         skip_forgotten: leave out recorded messages without images.
+        live_root: the folder or URL where workers write (`sink.root`), which can hold no plan; None if it is not known.
     """
 
     recording: str
@@ -192,6 +195,7 @@ class PlanRequest:
     until: datetime | None = None
     streams: str | None = None
     skip_forgotten: bool = False
+    live_root: str | None = None
 
 
 def plan_replay(request: PlanRequest) -> StoredPlan:
@@ -207,7 +211,7 @@ def plan_replay(request: PlanRequest) -> StoredPlan:
     store = open_store(request.output)
     if (before := read_plan(request.output)) is not None:
         return _same(request, before)
-    _expect_new(store, request.output)
+    _expect_new(store, request)
     planned = _planned(request)
     try:
         data = write_document(ReplayPlan, planned.model_dump())
@@ -247,8 +251,12 @@ def stream_patterns(streams: str | None) -> list[str] | None:
     return None if streams is None else sorted(name.strip() for name in streams.split(","))
 
 
-def _expect_new(store: Store, output: str) -> None:
-    owner = read_owner(store)
+def _expect_new(store: Store, request: PlanRequest) -> None:
+    owner, output = read_owner(store), request.output
+    if request.live_root is not None and Path(output).resolve() == Path(request.live_root).resolve():
+        raise SettingsError(f"-o {output} is sink.root, where the live worker writes; {_NEW_FOLDER}")
+    if store.get(MANIFEST) is not None:
+        raise SettingsError(f"-o {output} is a recording, so that it cannot hold a plan; {_NEW_FOLDER}")
     if owner is not None or segment_keys(store):
         whose = "a worker or a replay" if owner is None else str(owner)
         raise SettingsError(f"-o {output} belongs to {whose}, so that it cannot hold a plan; {_NEW_FOLDER}")
