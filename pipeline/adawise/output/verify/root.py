@@ -13,6 +13,7 @@ from contextlib import suppress
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
+from adawise.output.read.several import check_replay_claim, is_divided
 from adawise.output.verify.chain import ChainCheck
 from adawise.output.verify.findings import (
     STALE,
@@ -71,6 +72,7 @@ def verify_root(
     owner = None if report.has_damaged_owner else read_owner(store)
     with suppress(SettingsError):  # a folder is in its place, or this user may not read it
         report.is_replay = is_replay(store, owner)
+    report.is_shard = is_divided(store)
     if log is not None and report.has_damaged_owner and not report.is_replay:
         report.commits_unknown = (
             f"{store}: the group's committed offsets and the partitions that were never read are not known: "
@@ -148,7 +150,19 @@ def damaged_claims(store: Store) -> list[Finding]:
         except SettingsError:  # no right to read it, or a folder in its place
             remedy = f"give this user the right to read it; if it is no file, {anew}"
             found.append(damage(key, "expected a claim that this user can read", remedy))
+    with suppress(ChainError, SettingsError):  # that of the owner is among those above
+        owner = read_owner(store)
+        if owner is None or owner.purpose == "replay":
+            found += _damaged_replay(store)
     return found
+
+
+def _damaged_replay(store: Store) -> Iterator[Finding]:
+    try:
+        check_replay_claim(store)
+    except ChainError:
+        remedy = "restore it from a copy: only with it can the same `adawise replay` go on"
+        yield damage(layout.REPLAY, "expected the claim of a replay, but it is damaged", remedy)
 
 
 def strays(store: Store) -> list[Finding]:
