@@ -106,6 +106,20 @@ def check_replay_claim(store: Store) -> None:
         parse(_Replay, store, layout.REPLAY, data)
 
 
+class _ReplayedParts(Document):
+    topic: Text
+    ranges: dict[Text, tuple[Count, Count]]
+
+
+def replayed_parts(store: Store) -> dict[TopicPartition, range]:
+    """Return the offsets of each partition that a replay reads; {} for any other root, and if they cannot be read."""
+    with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
+        if (data := store.get(layout.REPLAY)) is not None:
+            claim = parse(_ReplayedParts, store, layout.REPLAY, data)
+            return {TopicPartition(claim.topic, int(number)): range(a, b) for number, (a, b) in claim.ranges.items()}
+    return {}
+
+
 def check_complete(roots: Sequence[str]) -> None:
     """Raise SettingsError if shards of a plan are among the roots, and not all shards of that plan."""
     found: dict[str, set[int]] = {}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
-from adawise.output.read.several import check_replay_claim, is_divided
+from adawise.output.read.several import check_replay_claim, is_divided, replayed_parts
 from adawise.output.verify.chain import ChainCheck
 from adawise.output.verify.findings import (
     STALE,
@@ -32,7 +32,6 @@ from adawise.sink.files import begun_partitions, is_removed, segment_names
 from adawise.sink.owner import is_replay, read_owner
 from adawise.sink.served_by import read_precision
 from adawise.sink.walk import chains
-from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store
 
 _STEP = 1_000  # offsets that are searched for a message at a time
@@ -87,7 +86,8 @@ def verify_root(
             report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
         except FatalError as error:  # only the group's own users may have the right
             report.commits_unknown = f"{store}: the committed offsets of group {owner.group!r} are not known: {error}"
-    left_out = _left_out(store) if report.is_replay else {}
+    parts = replayed_parts(store) if report.is_replay else {}
+    left_out = {tp: part.start for tp, part in parts.items() if not part}  # where the part is empty
     for chain in walk(
         store,
         contiguous=contiguous,
@@ -121,20 +121,6 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
             len(log.messages(tp, at, min(at + _STEP, until))[0]) for at in starts
         ):
             yield UnreadPartition(tp, first, until)
-
-
-class _ReplayedParts(Document):
-    topic: Text
-    ranges: dict[Text, tuple[Count, Count]]
-
-
-def _left_out(store: Store) -> dict[TopicPartition, int]:
-    """Return the partitions of which the part that was replayed is empty, with the offset at which it is."""
-    with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
-        if (data := store.get(layout.REPLAY)) is not None:
-            claim = parse(_ReplayedParts, store, layout.REPLAY, data)
-            return {TopicPartition(claim.topic, int(number)): a for number, (a, b) in claim.ranges.items() if a == b}
-    return {}
 
 
 def damaged_claims(store: Store) -> list[Finding]:
