@@ -180,6 +180,28 @@ def test_a_plan_is_created_once(recording: Path, tmp_path: Path) -> None:
     assert (tmp_path / layout.PLAN).read_bytes() == written
 
 
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ({"dearest": {"partition": 0, "camera": None, "cost": 0.0}}, "it is damaged; restore it"),
+        ({"shards": [{"messages": 0, "cost": 0.0}] * 2}, "it is damaged; restore it"),
+        ({"topic": "../../x"}, "it is damaged; restore it"),
+        ({"partitions": {}}, "it is damaged; restore it"),
+        ({"topic": "another"}, "but the plan in .* was made for topic 'another'"),
+        ({"topic_id": "another"}, "but the plan in .* was made for topic 'crowd' with the id another"),
+        ({"until": "2026-01-01T00:00:00+00:00"}, r"with other options \(a time such as 6h is another moment"),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused_in_one_sentence(
+    edited: dict[str, object], words: str, recording: Path, tmp_path: Path
+) -> None:
+    crowd.planned(recording, output := tmp_path / "out", 2)
+    document = json.loads((output / layout.PLAN).read_text()) | edited
+    (output / layout.PLAN).write_text(json.dumps(document))
+    with pytest.raises(AdawiseError, match=words):
+        crowd.planned(recording, output, 2)
+
+
 @pytest.mark.check("replay")
 def test_a_shard_that_goes_on_after_the_recording_has_grown_keeps_to_its_plan(chosen: Settings, tmp_path: Path) -> None:
     recording = crowd.record(tmp_path / "recording", count=50)
@@ -326,6 +348,20 @@ def test_a_row_that_a_shard_lacks_is_found(whole: Path, halves: Path, tmp_path: 
     output = Path(shutil.copytree(halves, tmp_path / "out"))
     max((output / "shard-00001" / "predictions").rglob("*.parquet")).unlink()
     assert main(["diff", str(whole), str(output)]) == 0, "what one shard has not read is no difference"
+    assert main(["diff", str(whole), str(output), "--whole"]) == 3
+    capsys.readouterr()
+
+
+def test_a_shard_that_has_begun_and_has_no_chain_has_read_nothing(
+    recording: Path, whole: Path, chosen: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    owners = crowd.planned(recording, output := tmp_path / "out", 5).plan.owners.values()
+    for number in range(5):
+        crowd.replayed(chosen, recording, output, number)
+    shard = next(number for each in owners for number in each.readers if len(each.readers) > 1)
+    for folder in (layout.PREDICTIONS, layout.TRACES, layout.ORIGINS):
+        shutil.rmtree(Path(layout.shard_root(str(output), shard)) / folder)
+    assert main(["diff", str(whole), str(output)]) == 0, "B has read none of the messages of both shards"
     assert main(["diff", str(whole), str(output), "--whole"]) == 3
     capsys.readouterr()
 
