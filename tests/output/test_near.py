@@ -37,6 +37,15 @@ def test_the_only_output_in_a_folder_is_meant_and_of_several_none(runs: Path) ->
     assert did_you_mean(str(runs)) == f": did you mean {runs}/yard?"
 
 
+def test_the_folder_of_a_plan_is_named_with_its_first_shard(runs: Path) -> None:
+    (runs / "empty" / layout.PLAN).write_text("{}")
+    text = (
+        f"{runs}/empty holds the plan of a replay; name the root of one of its shards, such as {runs}/empty/shard-00000"
+    )
+    assert str(no_output(str(runs / "empty"))) == text
+    assert [*(runs / "empty").iterdir()] == [runs / "empty" / layout.PLAN]
+
+
 def test_object_stores_are_not_searched() -> None:
     assert did_you_mean("s3://bucket/yrad") == ""
     expect_outputs(["s3://bucket/yrad"])

@@ -180,6 +180,28 @@ def test_a_plan_is_created_once(recording: Path, tmp_path: Path) -> None:
     assert (tmp_path / layout.PLAN).read_bytes() == written
 
 
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ({"dearest": {"partition": 0, "camera": None, "cost": 0.0}}, "it is damaged; restore it"),
+        ({"shards": [{"messages": 0, "cost": 0.0}] * 2}, "it is damaged; restore it"),
+        ({"topic": "../../x"}, "it is damaged; restore it"),
+        ({"partitions": {}}, "it is damaged; restore it"),
+        ({"topic": "another"}, "but the plan in .* was made for topic 'another'"),
+        ({"topic_id": "another"}, "but the plan in .* was made for topic 'crowd' with the id another"),
+        ({"until": "2026-01-01T00:00:00+00:00"}, r"with other options \(a time such as 6h is another moment"),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused_in_one_sentence(
+    edited: dict[str, object], words: str, recording: Path, tmp_path: Path
+) -> None:
+    crowd.planned(recording, output := tmp_path / "out", 2)
+    document = json.loads((output / layout.PLAN).read_text()) | edited
+    (output / layout.PLAN).write_text(json.dumps(document))
+    with pytest.raises(AdawiseError, match=words):
+        crowd.planned(recording, output, 2)
+
+
 @pytest.mark.check("replay")
 def test_a_shard_that_goes_on_after_the_recording_has_grown_keeps_to_its_plan(chosen: Settings, tmp_path: Path) -> None:
     recording = crowd.record(tmp_path / "recording", count=50)
@@ -215,6 +237,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("changed", r"offsets 0 to 69 of crowd/\d are not in the files that the plan was made for"),
         ("another topic", r"is of topic 'crowd' with the id other, but the plan in .* with the id crowd-id; name"),
         ("whole", r"-o .* belongs to a replay on topic 'crowd' of cluster crowd-cluster, so that it cannot hold"),
+        ("recording", r"-o .*recording is a recording, so that it cannot hold a plan; use a new folder$"),
+        ("live root", r"-o .* is sink.root, where the live worker writes; use a new folder$"),
         ("too many", r"--plan 1000: .* has \d+ cameras to divide; give at most \d+$"),
     ],
 )
@@ -258,6 +282,8 @@ def test_what_does_not_fit_together_is_one_sentence_and_nothing_is_overwritten(
     requests: dict[str, Callable[[], object]] = {
         "whole": lambda: crowd.planned(other, output, 2),
         "too many": lambda: crowd.planned(other, tmp_path / "new", 1000),
+        "recording": lambda: crowd.planned(other, other, 2),
+        "live root": lambda: plan_replay(PlanRequest(str(other), f"{tmp_path}/new", 2, live_root=f"{tmp_path}/new/")),
         "no shard": lambda: crowd.replayed(used, other, output),
     }
     request = requests.get(what, lambda: crowd.replayed(used, other, output, shard))
@@ -298,11 +324,44 @@ def test_the_folder_of_a_plan_is_all_of_its_shards(command: str, halves: Path, c
     assert printed[0] == printed[1]
 
 
+@pytest.mark.parametrize("command", ["files", "verify"])
+@pytest.mark.parametrize(("shards", "status"), [("[]", 1), ("[1]", 2)])
+def test_a_plan_hides_no_output_of_the_folder_that_it_is_in(
+    shards: str, status: int, command: str, halves: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    root = Path(shutil.copytree(halves / "shard-00000", tmp_path / "root"))
+    (root / layout.PLAN).write_text(f'{{"shards": {shards}}}')
+    assert main([command, str(root)]) == status
+    expected = {1: "_plan.json: expected a claim written by this program", 2: "holds an output of its own beside the"}
+    assert expected[status] in capsys.readouterr().err
+
+
+def test_a_shard_that_has_lost_its_id_is_verified(halves: Path, tmp_path: Path, capsys: Captured) -> None:
+    output = Path(shutil.copytree(halves, tmp_path / "out"))
+    (output / "shard-00001" / layout.SINK).unlink()
+    assert main(["verify", str(output)]) == 3
+    assert f"{layout.SINK}: expected this claim, but there is none" in capsys.readouterr().out
+
+
 @pytest.mark.check("replay")
 def test_a_row_that_a_shard_lacks_is_found(whole: Path, halves: Path, tmp_path: Path, capsys: Captured) -> None:
     output = Path(shutil.copytree(halves, tmp_path / "out"))
     max((output / "shard-00001" / "predictions").rglob("*.parquet")).unlink()
     assert main(["diff", str(whole), str(output)]) == 0, "what one shard has not read is no difference"
+    assert main(["diff", str(whole), str(output), "--whole"]) == 3
+    capsys.readouterr()
+
+
+def test_a_shard_that_has_begun_and_has_no_chain_has_read_nothing(
+    recording: Path, whole: Path, chosen: Settings, tmp_path: Path, capsys: Captured
+) -> None:
+    owners = crowd.planned(recording, output := tmp_path / "out", 5).plan.owners.values()
+    for number in range(5):
+        crowd.replayed(chosen, recording, output, number)
+    shard = next(number for each in owners for number in each.readers if len(each.readers) > 1)
+    for folder in (layout.PREDICTIONS, layout.TRACES, layout.ORIGINS):
+        shutil.rmtree(Path(layout.shard_root(str(output), shard)) / folder)
+    assert main(["diff", str(whole), str(output)]) == 0, "B has read none of the messages of both shards"
     assert main(["diff", str(whole), str(output), "--whole"]) == 3
     capsys.readouterr()
 
@@ -330,7 +389,7 @@ def test_a_shard_reports_what_need_not_be_equal_to_the_whole() -> None:
     passed, early, late = differences(replace(done, passed_by=1_200, closed_early=2, late=1))
     assert passed == "1,200 messages of other shards were read and not decoded"
     assert early.startswith("2 batches closed early for lack of memory")
-    assert late.startswith("1 camera sent a backlog more than search.forget_after_s late")
+    assert late.startswith("in this run, 1 camera sent a backlog more than search.forget_after_s late")
 
 
 @pytest.mark.parametrize(

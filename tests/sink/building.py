@@ -95,12 +95,14 @@ def open_chain(
     owner: Owner | None = None,
     model: str = "model",
     by: ServedBy | None = None,
+    divided: bool = False,
 ) -> SegmentChain:
     return SegmentChain(
         store=store,
         by=by or ServedBy(CLASSES, model, "config"),
         writer=writer,
         owner=owner,
+        divided=divided,
         failpoint=at,
     )
 

@@ -11,7 +11,7 @@ from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
 from adawise.ports import Head
 from adawise.records import Message
-from adawise.worker.stream_states import Expiry, PartitionClock, StreamStates
+from adawise.worker.stream_states import Arrivals, Expiry, PartitionClock, StreamStates
 
 FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000
@@ -158,15 +158,46 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
             clock = PartitionClock(received_states(clock), FORGET_S)
 
 
-def test_a_backlog_that_goes_on_although_its_state_may_have_been_dropped_is_late() -> None:
-    clock = PartitionClock({}, FORGET_S)
-    clock.receive("a", NOW_MS)
-    for n in range(4):
-        both(clock, NOW_MS + n * FORGET_MS)
-        assert clock.is_late("a", NOW_MS + 1_000) == (n > 2)
-    assert not clock.is_late("a", NOW_MS + 2 * FORGET_MS + 1), "it starts anew in any case"
-    assert not clock.is_late("b", NOW_MS + 3 * FORGET_MS)
-    assert not clock.is_late("new", NOW_MS)
+@pytest.mark.parametrize("dead", [0, 4])
+def test_a_backlog_that_goes_on_although_its_state_may_have_been_dropped_is_late(dead: int) -> None:
+    """Streams that are gone hold the clock back only until they are forgotten."""
+
+    def is_late(silence: int, after_ms: int, stream_id: str = "a") -> bool:
+        arrivals = Arrivals({}, FORGET_S)
+        for name in ("a", *(f"dead-{n}" for n in range(dead))):
+            arrivals.receive(name, NOW_MS, is_served=True)
+        live = [f"live-{n}" for n in range(dead + 2)]
+        for n in range(silence + 1):
+            for name in live:
+                assert not arrivals.receive(name, NOW_MS + n * FORGET_MS, is_served=True)
+        return arrivals.receive(stream_id, NOW_MS + after_ms, is_served=True)
+
+    assert [is_late(silence, 1_000) for silence in range(5)] == [False, False, False, True, True]
+    assert not is_late(4, 2 * FORGET_MS + 1), "it starts anew in any case"
+    assert not is_late(4, 1_000, "new")
+
+
+def test_the_dead_do_not_hide_that_a_backlog_came_late() -> None:
+    arrivals, dead, cut_off = Arrivals({}, FORGET_S), [f"dead-{n}" for n in range(4)], ["b", "c"]
+    live = [f"live-{n}" for n in range(4)]
+    for names, first, until in ((dead + cut_off + live, 0, 1), (cut_off + live, 1, 5), (live, 5, 12)):
+        for n in range(first, until):
+            for name in names:
+                arrivals.receive(name, NOW_MS + n * FORGET_MS, is_served=name == "b")
+    for name in cut_off:
+        late = arrivals.receive(name, NOW_MS + 4 * FORGET_MS + 1_000, is_served=name == "b")
+        assert late == (name == "b"), "of the streams that others serve it is not known"
+
+
+def test_a_stream_without_timestamps_is_not_late_and_one_without_a_place_neither() -> None:
+    for stream_ms, table in ((-1, ["a", "b", "c"]), (NOW_MS, ["b", "c"])):
+        arrivals = Arrivals({}, FORGET_S)
+        arrivals.receive("a", stream_ms, is_served=True)
+        for n in range(9):
+            for name in ("b", "c"):
+                arrivals.receive(name, NOW_MS + n * FORGET_MS, is_served=False)
+            arrivals.keep(table.__contains__)
+        assert not arrivals.receive("a", NOW_MS + 1_000, is_served=True)
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

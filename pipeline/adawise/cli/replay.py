@@ -212,6 +212,7 @@ class ReplayCommand(Command):
                     until=self.until,
                     streams=self.streams,
                     skip_forgotten=self.skip_forgotten,
+                    live_root=self.settings.sink.root,
                 )
             ),
             self.recording,
@@ -228,5 +229,5 @@ def differences(done: ReplayResult) -> Iterator[str]:
         batches = counted(done.closed_early, "batch", "batches")
         yield f"{batches} closed early for lack of memory, as no other replay need do; raise limits.inflight_mib"
     if done.late:
-        cameras = counted(done.late, "camera")
+        cameras = f"in this run, {counted(done.late, 'camera')}"
         yield f"{cameras} sent a backlog more than search.forget_after_s late; a whole replay may let them start anew"

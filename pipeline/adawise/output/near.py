@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from adawise.errors import SettingsError
+from adawise.errors import AdawiseError, SettingsError
 from adawise.sink import layout
 from adawise.sink.claims import known_sink_id
 from adawise.store.store import Store, open_store
@@ -20,7 +21,13 @@ _ALIKE = 0.6
 
 
 def no_output(root: str, remedy: str = "name the folder of sink.root or -o") -> SettingsError:
-    """Return the error for a root that no worker ever wrote to."""
+    """Return the error for a root that no worker ever wrote to; for the folder of a plan, it names the first shard."""
+    with suppress(AdawiseError):  # a store that does not answer hides no plan
+        if open_store(root).get(layout.PLAN) is not None:
+            shard = layout.shard_root(root, 0)
+            return SettingsError(
+                f"{root} holds the plan of a replay; name the root of one of its shards, such as {shard}"
+            )
     return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
 
 

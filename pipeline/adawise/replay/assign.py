@@ -135,7 +135,8 @@ def _spread(units: Sequence[Unit], chosen: Sequence[int], shards: int) -> list[i
         first = units[members[shard][0]].partition
         # Another partition is moved as a whole, so that no more is read; or else half of the only one.
         moved = [place for place in members[shard] if units[place].partition != first] or members[shard][1::2]
-        members[shard] = [place for place in members[shard] if place not in {*moved}]
+        moved_places = {*moved}
+        members[shard] = [place for place in members[shard] if place not in moved_places]
         members[empty] = moved
         for place in moved:
             found[place] = empty

@@ -12,13 +12,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from adawise.decode.share import Owners
 from adawise.errors import SettingsError
+from adawise.ports import TopicIdentity
 from adawise.recording.census import CameraCount, PartitionCensus, check_recording, take_census
+from adawise.recording.format import MANIFEST, read_manifest
 from adawise.recording.recorder import Streams
 from adawise.recording.source import RecordingSource
 from adawise.records import TopicPartition
@@ -36,7 +39,7 @@ _BYTES_A_FRAME = 1 << 18  # of a message that cost as much as an image's forward
 _NEW_FOLDER = "use a new folder"
 
 Number = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,9})$")]
-Cost = Annotated[float, Field(ge=0.0, lt=1e300)]
+Cost = Annotated[float, Field(gt=0.0, lt=1e300)]
 Names = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=249)]], Field(min_length=1)]
 
 
@@ -87,7 +90,13 @@ class ReplayPlan(Document):
     nameless: Count  # messages that name no camera in key or headers
     dearest: Dearest
     shards: Annotated[list[PlannedShard], Field(min_length=1, max_length=100_000)]
-    partitions: dict[Number, PlannedPartition]
+    partitions: Annotated[dict[Number, PlannedPartition], Field(min_length=1)]
+
+    @field_validator("topic")
+    @classmethod
+    def _is_topic(cls, value: str) -> str:
+        layout.folder(layout.PREDICTIONS, TopicPartition(value, 0))
+        return value
 
     @field_validator("partitions")
     @classmethod
@@ -130,9 +139,10 @@ class ReplayPlan(Document):
                 found[shard] += each.stored_bytes
         return found
 
-    def expect_recording(self, recording: str, parts: Mapping[TopicPartition, Range]) -> None:
-        """Raise SourceError unless these parts of a recording are what the plan was made for."""
-        check_recording(recording, parts, {self._tp(number): each.files for number, each in self.partitions.items()})
+    @property
+    def files(self) -> dict[TopicPartition, str]:
+        """The hash of the files of each partition."""
+        return {self._tp(number): each.files for number, each in self.partitions.items()}
 
     def _tp(self, number: str) -> TopicPartition:
         return TopicPartition(self.topic, int(number))
@@ -151,6 +161,24 @@ class StoredPlan:
     plan: ReplayPlan
     digest: str
     is_new: bool = False
+
+    def expect_recording(
+        self, name: str, topic: str, identity: TopicIdentity, parts: Mapping[TopicPartition, Range]
+    ) -> None:
+        """Check that a recording is the one of the plan, in these parts.
+
+        Raises:
+            SettingsError: it is of another topic.
+            SourceError: its files are others than those that were there.
+            StoreUnavailable: the store does not answer.
+        """
+        plan = self.plan
+        if (plan.topic, plan.cluster_id, plan.topic_id) != (topic, identity.cluster_id, identity.topic_id):
+            raise SettingsError(
+                f"{name} is of topic {topic!r} with the id {identity.topic_id}, but the plan in {self.output} was made "
+                f"for topic {plan.topic!r} with the id {plan.topic_id}; name the recording of the plan"
+            )
+        check_recording(name, parts, plan.files)
 
 
 def read_plan(output: str) -> StoredPlan | None:
@@ -183,6 +211,7 @@ class PlanRequest:
         until: the moment from which messages are left out.
         streams: patterns of the streams to replay; None for all.
         skip_forgotten: leave out recorded messages without images.
+        live_root: the folder or URL where workers write (`sink.root`), which can hold no plan; None if it is not known.
     """
 
     recording: str
@@ -192,6 +221,7 @@ class PlanRequest:
     until: datetime | None = None
     streams: str | None = None
     skip_forgotten: bool = False
+    live_root: str | None = None
 
 
 def plan_replay(request: PlanRequest) -> StoredPlan:
@@ -207,7 +237,7 @@ def plan_replay(request: PlanRequest) -> StoredPlan:
     store = open_store(request.output)
     if (before := read_plan(request.output)) is not None:
         return _same(request, before)
-    _expect_new(store, request.output)
+    _expect_new(store, request)
     planned = _planned(request)
     try:
         data = write_document(ReplayPlan, planned.model_dump())
@@ -229,11 +259,14 @@ def _same(request: PlanRequest, stored: StoredPlan) -> StoredPlan:
     plan = stored.plan
     requested = (request.shards, *_choice(request))
     if requested != (len(plan.shards), plan.from_time, plan.until, plan.streams, plan.skip_forgotten):
+        relative = " (a time such as 6h is another moment at each call)" if plan.from_time or plan.until else ""
         raise SettingsError(
-            f"-o {request.output} holds the plan of {counted(len(plan.shards), 'shard')}, with other options; "
-            f"{_NEW_FOLDER}"
+            f"-o {request.output} holds the plan of {counted(len(plan.shards), 'shard')}, with other options"
+            f"{relative}; {_NEW_FOLDER}"
         )
-    plan.expect_recording(request.recording, plan.parts)
+    recording = request.recording
+    manifest = read_manifest(open_store(recording), recording, "Name the recording of the plan.")
+    stored.expect_recording(recording, manifest.topic, manifest.identity, plan.parts)
     return stored
 
 
@@ -247,8 +280,12 @@ def stream_patterns(streams: str | None) -> list[str] | None:
     return None if streams is None else sorted(name.strip() for name in streams.split(","))
 
 
-def _expect_new(store: Store, output: str) -> None:
-    owner = read_owner(store)
+def _expect_new(store: Store, request: PlanRequest) -> None:
+    owner, output = read_owner(store), request.output
+    if request.live_root is not None and Path(output).resolve() == Path(request.live_root).resolve():
+        raise SettingsError(f"-o {output} is sink.root, where the live worker writes; {_NEW_FOLDER}")
+    if store.get(MANIFEST) is not None:
+        raise SettingsError(f"-o {output} is a recording, so that it cannot hold a plan; {_NEW_FOLDER}")
     if owner is not None or segment_keys(store):
         whose = "a worker or a replay" if owner is None else str(owner)
         raise SettingsError(f"-o {output} belongs to {whose}, so that it cannot hold a plan; {_NEW_FOLDER}")

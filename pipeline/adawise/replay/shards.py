@@ -54,15 +54,7 @@ class Shard:
             SourceError: its files are others than those that were there.
             StoreUnavailable: the store does not answer.
         """
-        plan, identity = self.stored.plan, whole.identity
-        ours = (plan.topic, plan.cluster_id, plan.topic_id)
-        if ours != (whole.topic, identity.cluster_id, identity.topic_id):
-            raise SettingsError(
-                f"{whole.name} is of topic {whole.topic!r} with the id {identity.topic_id}, but the plan in "
-                f"{self.stored.output} was made for topic {plan.topic!r} with the id {plan.topic_id}; name the "
-                "recording of the plan"
-            )
-        plan.expect_recording(whole.name, self.parts)
+        self.stored.expect_recording(whole.name, whole.topic, whole.identity, self.parts)
 
 
 def open_shard(output: str, number: int) -> Shard:

@@ -21,9 +21,10 @@ have no gap.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from heapq import heappop, heappush
 
 from adawise.adapt.last_seen import LastSeen, last_seen_in
 from adawise.adapt.state import StreamState
@@ -68,6 +69,15 @@ class PartitionClock:
         """Return the Kafka timestamp in milliseconds of each stream's last image, where it has one."""
         return {stream: last_seen.last_ms for stream, last_seen in self._last_seen.items() if last_seen.last_ms >= 0}
 
+    def streams(self) -> Collection[str]:
+        """Return the streams that are known."""
+        return self._last_seen.keys()
+
+    def at_ms(self, stream_id: str) -> int | None:
+        """Return the partition's time at which a stream was last seen; None if it is not known."""
+        last_seen = self._last_seen.get(stream_id)
+        return None if last_seen is None else last_seen.at_ms
+
     def expiry(self, stream_id: str, first_ms: int) -> Expiry | None:
         """Return why a stream starts anew with a batch that begins at `first_ms`; None if it goes on.
 
@@ -77,17 +87,6 @@ class PartitionClock:
         if last_seen is None or last_seen.last_ms < 0 or first_ms - last_seen.last_ms <= self._forget_after_ms:
             return None
         return Expiry.FORGOTTEN if first_ms - last_seen.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
-
-    def is_late(self, stream_id: str, first_ms: int) -> bool:
-        """Return True if a stream goes on with what was produced at `first_ms`, and its state may have been dropped.
-
-        That is the case of a backlog that arrives later than what its neighbours sent at the same time.
-        """
-        last_seen = self._last_seen.get(stream_id)
-        if last_seen is None or last_seen.last_ms < 0:
-            return False
-        is_dropped = last_seen.at_ms < self._now_ms - 2.0 * self._forget_after_ms
-        return is_dropped and first_ms - last_seen.last_ms <= 2.0 * self._forget_after_ms
 
     def receive(self, stream_id: str, last_ms: int) -> LastSeen:
         """Note that a batch of the stream ended at `last_ms`, and return what its state keeps of that.
@@ -115,14 +114,15 @@ class PartitionClock:
         neighbours, which moved the clock, may have come after these images in the log, and what is forgotten would
         depend on the order of decoding.
         """
-        limit_ms = self._now_ms - 2.0 * self._forget_after_ms
-        forgotten = {
-            name
-            for name, last_seen in self._last_seen.items()
-            if last_seen.last_ms >= 0 and last_seen.at_ms < limit_ms and name not in in_hand
-        }
+        forgotten = {name for name in self._last_seen if name not in in_hand and self.is_past(name)}
         self.drop(forgotten)
         return forgotten
+
+    def is_past(self, stream_id: str) -> bool:
+        """Return True if a stream may be forgotten now."""
+        last_seen = self._last_seen.get(stream_id)
+        limit_ms = self._now_ms - 2.0 * self._forget_after_ms
+        return last_seen is not None and last_seen.last_ms >= 0 and last_seen.at_ms < limit_ms
 
     def drop(self, streams: Iterable[str]) -> None:
         """Remove these streams, as if they had never been seen."""
@@ -133,6 +133,61 @@ class PartitionClock:
         """Move the partition's clock to the time that more than half of the streams have reached; never back."""
         if self._clocks:
             self._now_ms = max(self._now_ms, self._clocks[(len(self._clocks) - 1) // 2])
+
+
+class Arrivals:
+    """The clock that a partition would have if all streams whose messages come were served here.
+
+    It forgets a stream as soon as it may, where `PartitionClock` waits for the next segment: other workers cut segments
+    elsewhere. So a state that one of them could drop counts as dropped. For the arguments see `PartitionClock`.
+    """
+
+    def __init__(self, states: Mapping[str, bytes], forget_after_s: float) -> None:
+        self._clock = PartitionClock(states, forget_after_s)
+        self._forget_after_ms = 1000.0 * forget_after_s
+        self._served_ms = self._clock.last_ms()  # of the streams that are served here, also once they are forgotten
+        self._forgotten = self._clock.forget()
+        # When to see whether a stream is past, by the partition's time: a stream has one entry.
+        self._queue = [(0, name) for name in states]
+        self._queued = set(states)
+
+    def receive(self, stream_id: str, at_ms: int, *, is_served: bool) -> bool:
+        """Note a message that was produced at `at_ms`, a Kafka timestamp, -1 if there is none.
+
+        Returns:
+            True if its stream is served here and goes on with it, although its state may have been dropped. That is
+            the case of a backlog that arrives later than what its neighbours sent at the same time.
+        """
+        was_forgotten = stream_id in self._forgotten
+        is_late = is_served and was_forgotten and at_ms - self._served_ms[stream_id] <= 2.0 * self._forget_after_ms
+        now_ms = self._clock.receive(stream_id, at_ms).at_ms
+        self._forgotten.discard(stream_id)
+        if is_served and at_ms >= 0:
+            self._served_ms[stream_id] = at_ms
+        self._enqueue(stream_id, now_ms)
+        self._forget(now_ms)
+        return is_late
+
+    def keep(self, keeps: Callable[[str], bool]) -> None:
+        """Remove the streams that `keeps` refuses, as they have lost their place: they start anew in any case."""
+        self._clock.drop([name for name in self._clock.streams() if not keeps(name)])
+
+    def _forget(self, now_ms: int) -> None:
+        limit_ms = now_ms - 2.0 * self._forget_after_ms
+        while self._queue and self._queue[0][0] < limit_ms:
+            name = heappop(self._queue)[1]
+            self._queued.discard(name)
+            if self._clock.is_past(name):
+                self._clock.drop([name])
+                if name in self._served_ms:
+                    self._forgotten.add(name)
+            elif (at_ms := self._clock.at_ms(name)) is not None:
+                self._enqueue(name, at_ms if at_ms >= limit_ms else now_ms)  # older ones have no timestamps
+
+    def _enqueue(self, name: str, at_ms: int) -> None:
+        if name not in self._queued:
+            self._queued.add(name)
+            heappush(self._queue, (at_ms, name))
 
 
 class StreamStates:
@@ -149,6 +204,7 @@ class StreamStates:
     Attributes:
         table: the streams that keep a state.
         late: the streams whose state the neighbours that others serve might have had dropped: their backlog came late.
+            It begins empty at each start.
     """
 
     def __init__(
@@ -169,16 +225,14 @@ class StreamStates:
         self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
         self.table = StreamTable(max_streams, head.stream_table, head.states)
-        self._arrivals = PartitionClock(head.states, forget_after_s) if is_shared else None
+        self._arrivals = Arrivals(head.states, forget_after_s) if is_shared else None
         self.late: set[str] = set()
 
     def receive(self, stream_id: str, message: Message, *, is_served: bool) -> None:
         """Note a message that may have images of the stream; to be called as `StreamTable.receive`."""
         self.table.receive(stream_id, message.offset, is_served=is_served)
-        if self._arrivals is not None:
-            if is_served and self._arrivals.is_late(stream_id, message.timestamp_ms):
-                self.late.add(stream_id)
-            self._arrivals.receive(stream_id, message.timestamp_ms)
+        if self._arrivals is not None and self._arrivals.receive(stream_id, message.timestamp_ms, is_served=is_served):
+            self.late.add(stream_id)
 
     def last_seen(self, until_ms: int) -> dict[str, tuple[int, int]]:
         """Return the Kafka timestamp, in milliseconds, and the offset of each stream's last known message.
@@ -264,6 +318,8 @@ class StreamStates:
             left = {name for name in stored.keys() | self._changed if name not in self.table} - waiting
             self._clock.drop(left)
             gone |= left
+            if self._arrivals is not None:
+                self._arrivals.keep(lambda name: name in self.table or name in waiting)
         for stream_id in gone:
             self._states.pop(stream_id, None)
             self._fitting.discard(stream_id)

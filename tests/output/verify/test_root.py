@@ -22,6 +22,7 @@ from adawise.errors import ChainError, Lost, Reason, SettingsError, SourceError
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.compaction.retain import removal
 from adawise.output.compaction.retain import remove as remove_retained
+from adawise.output.compaction.segments import ChainIdentity
 from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Finding
 from adawise.output.verify.root import verify, verify_root, walk
 from adawise.output.verify.show import as_document, in_words
@@ -630,7 +631,7 @@ def replay_claim(ranges: dict[str, tuple[int, int]]) -> bytes:
     return json.dumps({"topic": "frames", "ranges": ranges}).encode()
 
 
-@pytest.mark.parametrize("claim", [replay_claim({"3": (0, 12), "5": (0, 12)}), b"garbage", b'{"topic": "frames"}'])
+@pytest.mark.parametrize("claim", [replay_claim({"3": (0, 12), "5": (0, 12)}), b'{"topic": "frames"}'])
 @pytest.mark.parametrize("broker", [False, True])
 def test_a_replay_that_may_have_lost_rows_is_to_be_repeated(store: DictStore, claim: bytes, broker: bool) -> None:
     other, log = begun(store, 0, REPLAYER), FakeLog(range(12))
@@ -813,6 +814,47 @@ def test_what_a_gap_says_nobody_could_read_is_told_and_no_fault_though_the_broke
     assert (report.faults, report.gaps) == ([], [gap])
     (report,) = walk(store, log=FakeLog(range(5)))
     assert "there is none for the offsets 3" in report.faults[0].what
+
+
+@pytest.fixture
+def divided() -> DictStore:
+    """The root of a shard whose cameras sent offsets 0 and 3 of [0, 5), and two of three images at 3."""
+    store = DictStore()
+    store.objects[layout.REPLAY] = b'{"plan": "1234", "shard": 1, "shards": 2}'
+    chain = open_chain(store, divided=True)
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(
+        SegmentDraft(TP, 5, (), {}, (), [frame(o, i, reason=Reason.EMPTY) for o, i in ((0, 0), (3, 0), (3, 2))])
+    )
+    return store
+
+
+def test_messages_of_other_shards_are_no_fault_of_a_shard(divided: DictStore) -> None:
+    report = verify_root(divided, log=FakeLog(range(6)))
+    assert (report.faults, report.is_shard, report.chains[0].messages) == ([], True, 2)
+    whole, compared_ = in_words("ROOT", report, True)
+    assert "3 rows, none twice; footers" in whole
+    assert compared_.startswith("the broker still has the messages of 2 offsets of this shard. One shard does not show")
+    log = FakeLog(range(6))
+    log.rewritten = {3: 5}
+    (fault,) = verify_root(divided, log=log).faults
+    assert "the broker has others at 1 of these offsets: at 3" in fault.what
+
+
+def test_a_damaged_claim_of_a_replay_is_named_and_its_segments_are_not_called_wrong(divided: DictStore) -> None:
+    divided.objects[layout.REPLAY] = b"garbage"
+    (fault,) = faults_of(divided)
+    assert (fault.where, fault.what) == (layout.REPLAY, "expected the claim of a replay, but it is damaged")
+
+
+@pytest.mark.parametrize("claim", [b'{"plan": "1234", "shard": 1, "shards": 2}', b"garbage"])
+def test_the_claim_of_a_replay_in_a_root_of_workers_excuses_nothing(divided: DictStore, claim: bytes) -> None:
+    del divided.objects[layout.REPLAY]
+    claim_owner(divided, replace(REPLAYER, group="workers", purpose="run"))
+    divided.objects[layout.REPLAY] = claim
+    (fault,) = faults_of(divided)
+    assert "offsets whose rows are not index 0, 1, 2 ... in order: 3" in fault.what
+    assert not ChainIdentity.of(divided, TP).divided
 
 
 def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictStore) -> None:

@@ -40,7 +40,7 @@ from adawise.labels.compare.result import (
 )
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import connect, translated
-from adawise.output.read.several import check_complete, check_disjoint, shard_of
+from adawise.output.read.several import check_complete, check_disjoint, replayed_parts, shard_of
 from adawise.output.shards import expanded
 from adawise.records import RowId, TopicPartition, label_column
 from adawise.sink import claims
@@ -151,7 +151,10 @@ def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) ->
 def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
     """Merge the parts of each partition into one, from the first to the last offset, with what lies between as gaps."""
     found: dict[tuple[str, int], CoveredOffsets] = {}
+    begun = {(part.topic, part.partition) for part in parts if not part.plan or part.first < part.until}
     for part in sorted(parts, key=lambda part: part.first):
+        if (part.topic, part.partition) not in begun:
+            continue
         one = found.get((part.topic, part.partition))
         if one is not None:
             between = (range(one.until, part.first),) if part.first > one.until else ()
@@ -167,13 +170,20 @@ def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[
     """Return what the chains of a root say: the run, and the offsets that it covers."""
     store = open_store(root)
     shard, covered, footers, begun = shard_of(store), list[CoveredOffsets](), [], []
-    for tp, keys in chains(store).items():
+    of_chains = chains(store)
+    for tp, keys in of_chains.items():
         footer = footer_of(store, keys[-1])
         head = footer if len(keys) == 1 else footer_of(store, keys[0])
         footers.append(footer)
         begun += [head.states_of] if head.states_of else []
         part = _covered(store, tp, head, footer)
         covered.append(part if shard is None else replace(part, plan=shard.plan))
+    if shard is not None:  # where it has no chain yet, it has read nothing
+        covered += [
+            CoveredOffsets(tp.topic, tp.partition, part.start, part.start, frozenset(), plan=shard.plan)
+            for tp, part in replayed_parts(store).items()
+            if part and tp not in of_chains
+        ]
     of_heads = {footer.config_fingerprint for footer in footers}
     known = {each.config_fingerprint for each in noted}
     run = ComparedRun(

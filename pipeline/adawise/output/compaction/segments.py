@@ -10,7 +10,7 @@ import pyarrow as pa
 from adawise.errors import ChainError
 from adawise.output import consistency
 from adawise.output.compaction.merged import Facts, Replaced, digest_of
-from adawise.output.read.several import shard_of
+from adawise.output.read.several import is_divided
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, layout, segment
@@ -53,7 +53,7 @@ class ChainIdentity:
             missing = layout.SINK if sink is None else layout.origin_key(tp)
             raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
         identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
-        divided = shard_of(store) is not None
+        divided = is_divided(store)
         if (cut := claims.read_beginning(store, tp)) is not None:
             return ChainIdentity(sink, cut[0], identity, cut[1], divided)
         return ChainIdentity(sink, SegmentName(origin.offset), identity, divided=divided)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
+from adawise.sink.owner import read_owner
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import chains, footer_of
 from adawise.store.documents import Count, Document, Text, parse
@@ -81,6 +82,42 @@ def shard_of(store: Store) -> ShardOf | None:
     """Return the shard that a root is; None for any other root."""
     claim = _claim(store)
     return None if claim is None else claim.of
+
+
+def is_divided(store: Store) -> bool:
+    """Return True if a root is, or may be, that of a shard, whose chains are divided (`adawise.sink.invariant`).
+
+    A claim that cannot be read may be a shard's. In a root of workers it counts for nothing.
+    """
+    with suppress(ChainError, SettingsError):  # `verify` reports the damage of both claims
+        owner = read_owner(store)
+        if owner is not None and owner.purpose != "replay":
+            return False
+    try:
+        data = store.get(layout.REPLAY)
+        return data is not None and parse(_Replay, store, layout.REPLAY, data).of is not None
+    except (ChainError, SettingsError):
+        return True
+
+
+def check_replay_claim(store: Store) -> None:
+    """Raise ChainError if a root has the claim of a replay, and it is damaged."""
+    if (data := store.get(layout.REPLAY)) is not None:
+        parse(_Replay, store, layout.REPLAY, data)
+
+
+class _ReplayedParts(Document):
+    topic: Text
+    ranges: dict[Text, tuple[Count, Count]]
+
+
+def replayed_parts(store: Store) -> dict[TopicPartition, range]:
+    """Return the offsets of each partition that a replay reads; {} for any other root, and if they cannot be read."""
+    with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
+        if (data := store.get(layout.REPLAY)) is not None:
+            claim = parse(_ReplayedParts, store, layout.REPLAY, data)
+            return {TopicPartition(claim.topic, int(number)): range(a, b) for number, (a, b) in claim.ranges.items()}
+    return {}
 
 
 def check_complete(roots: Sequence[str]) -> None:

@@ -94,6 +94,7 @@ class RootReport:
 
     `unread` are partitions of the topic that no worker ever began although they hold messages. `committed` are the
     offsets that the root's group has committed; `commits_unknown` says why they are not known. A replay has no group.
+    Of a shard (`is_shard`), messages without a row may be those of other shards.
     """
 
     chains: list[ChainReport] = field(default_factory=list)
@@ -102,6 +103,7 @@ class RootReport:
     committed: Mapping[TopicPartition, int] = field(default_factory=dict)
     commits_unknown: str = ""
     is_replay: bool = False
+    is_shard: bool = False
 
     @property
     def has_damaged_owner(self) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
+from adawise.output.read.several import check_replay_claim, is_divided, replayed_parts
 from adawise.output.verify.chain import ChainCheck
 from adawise.output.verify.findings import (
     STALE,
@@ -31,7 +32,6 @@ from adawise.sink.files import begun_partitions, is_removed, segment_names
 from adawise.sink.owner import is_replay, read_owner
 from adawise.sink.served_by import read_precision
 from adawise.sink.walk import chains
-from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import Store
 
 _STEP = 1_000  # offsets that are searched for a message at a time
@@ -71,6 +71,7 @@ def verify_root(
     owner = None if report.has_damaged_owner else read_owner(store)
     with suppress(SettingsError):  # a folder is in its place, or this user may not read it
         report.is_replay = is_replay(store, owner)
+    report.is_shard = is_divided(store)
     if log is not None and report.has_damaged_owner and not report.is_replay:
         report.commits_unknown = (
             f"{store}: the group's committed offsets and the partitions that were never read are not known: "
@@ -85,7 +86,8 @@ def verify_root(
             report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
         except FatalError as error:  # only the group's own users may have the right
             report.commits_unknown = f"{store}: the committed offsets of group {owner.group!r} are not known: {error}"
-    left_out = _left_out(store) if report.is_replay else {}
+    parts = replayed_parts(store) if report.is_replay else {}
+    left_out = {tp: part.start for tp, part in parts.items() if not part}  # where the part is empty
     for chain in walk(
         store,
         contiguous=contiguous,
@@ -121,20 +123,6 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
             yield UnreadPartition(tp, first, until)
 
 
-class _ReplayedParts(Document):
-    topic: Text
-    ranges: dict[Text, tuple[Count, Count]]
-
-
-def _left_out(store: Store) -> dict[TopicPartition, int]:
-    """Return the partitions of which the part that was replayed is empty, with the offset at which it is."""
-    with suppress(ChainError, SettingsError, ValueError):  # a resumed replay reports the damage
-        if (data := store.get(layout.REPLAY)) is not None:
-            claim = parse(_ReplayedParts, store, layout.REPLAY, data)
-            return {TopicPartition(claim.topic, int(number)): a for number, (a, b) in claim.ranges.items() if a == b}
-    return {}
-
-
 def damaged_claims(store: Store) -> list[Finding]:
     """Return the claims of the whole root that cannot be read. One that is missing is made by the next worker."""
     found = []
@@ -148,7 +136,19 @@ def damaged_claims(store: Store) -> list[Finding]:
         except SettingsError:  # no right to read it, or a folder in its place
             remedy = f"give this user the right to read it; if it is no file, {anew}"
             found.append(damage(key, "expected a claim that this user can read", remedy))
+    with suppress(ChainError, SettingsError):  # that of the owner is among those above
+        owner = read_owner(store)
+        if owner is None or owner.purpose == "replay":
+            found += _damaged_replay(store)
     return found
+
+
+def _damaged_replay(store: Store) -> Iterator[Finding]:
+    try:
+        check_replay_claim(store)
+    except ChainError:
+        remedy = "restore it from a copy: only with it can the same `adawise replay` go on"
+        yield damage(layout.REPLAY, "expected the claim of a replay, but it is damaged", remedy)
 
 
 def strays(store: Store) -> list[Finding]:

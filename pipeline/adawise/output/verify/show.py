@@ -32,7 +32,8 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
         yield (
             f"{place} is whole: {found.segments} segments"
             + (f" and {compacted} compacted files" if compacted else "")
-            + f" of {len(whole)} partitions, {found.rows} rows, every offset{' of these' if more else ''} once"
+            + f" of {len(whole)} partitions, {found.rows} rows, "
+            + ("none twice" if found.is_shard else f"every offset{' of these' if more else ''} once")
             + (f" except {found.lost} that were never served" if gaps else "")
             + "; footers, rows, states and traces agree"
             + (f"; {more} more began, and whether they lost rows is not known" if more else "")
@@ -54,11 +55,17 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
         what = f"there is no segment in {root}" if is_begun else f"nothing was written to {root} yet"
         yield what + (f"; {lag} messages wait" if broker else "")
     yield from _begun(found, broker)
-    if broker and whole:
+    compared = sum(chain.messages or 0 for chain in found.chains)
+    if broker and whole and found.is_shard:
         yield (
-            f"each of the {sum(chain.messages or 0 for chain in found.chains)} messages that the broker still has, up "
-            f"to the end of the chains, is accounted for; {lag} are not written yet"
-            + (", besides those of partitions that were not read" if found.unread else "")
+            f"the broker still has the messages of {compared} offsets of this shard. One shard does not show whether "
+            "rows are missing: compare all shards with a replay of the whole (`adawise diff`)"
+        )
+    elif broker and whole:
+        besides = ", besides those of partitions that were not read" if found.unread else ""
+        yield (
+            f"each of the {compared} messages that the broker still has, up to the end of the chains, is accounted "
+            f"for; {lag} are not written yet{besides}"
         )
 
 
