@@ -116,6 +116,33 @@ def test_shards_together_have_the_rows_of_the_whole_bit_by_bit(
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("what", ["batches_of", pytest.param("pairs_of", marks=pytest.mark.check("replay"))])
+def test_shards_of_other_partitions_share_the_pairs_and_the_batches_of_a_root(
+    what: str, recording: Path, whole: Path, chosen: Settings, tmp_path: Path
+) -> None:
+    stored = crowd.planned(recording, tmp_path, 2)
+    assert [owners.readers for owners in stored.plan.owners.values()] in ([(0,), (1,)], [(1,), (0,)])
+    options: dict[str, Any] = {what: str(whole)}
+    for number in range(2):
+        replay(ReplayRequest(chosen, str(tmp_path), str(recording), shard=number, **options))
+    assert crowd.rows_of(roots_of(tmp_path, 2)) == crowd.rows_of([whole])
+
+
+@pytest.mark.check("replay")
+def test_a_shard_of_partitions_without_batches_takes_the_batches_of_the_others_as_its_method(
+    recording: Path, whole: Path, chosen: Settings, tmp_path: Path
+) -> None:
+    live = Path(shutil.copytree(whole, tmp_path / "live"))
+    for folder in live.rglob("partition=1"):
+        shutil.rmtree(folder)
+    options: dict[str, Any] = {"batches_of": str(live)}
+    crowd.planned(recording, output := tmp_path / "out", 2)
+    for number in range(2):
+        replay(ReplayRequest(chosen, str(output), str(recording), shard=number, **options))
+    replay(ReplayRequest(chosen, str(tmp_path / "again"), str(recording), **options))
+    assert crowd.rows_of(roots_of(output, 2)) == crowd.rows_of([tmp_path / "again"])
+
+
 @pytest.mark.check("replay")
 @pytest.mark.parametrize(
     "part",
