@@ -129,6 +129,20 @@ def test_shards_of_other_partitions_share_the_pairs_and_the_batches_of_a_root(
 
 
 @pytest.mark.check("replay")
+def test_names_that_take_places_by_messages_without_a_value_are_the_same_in_shards(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    recording = crowd.record(tmp_path / "recording", count=120, of=crowd.deletions)
+    used = crowd.settings(pair_folder, batch={"images": 1})
+    crowd.replayed(used, recording, root := tmp_path / "whole")
+    crowd.planned(recording, output := tmp_path / "out", 5)
+    for number in range(5):
+        crowd.replayed(used, recording, output, number)
+    assert crowd.rows_of(roots_of(output, 5)) == crowd.rows_of([root])
+    assert crowd.traces_of(roots_of(output, 5)) == crowd.traces_of([root])
+
+
+@pytest.mark.check("replay")
 def test_a_shard_of_partitions_without_batches_takes_the_batches_of_the_others_as_its_method(
     recording: Path, whole: Path, chosen: Settings, tmp_path: Path
 ) -> None:

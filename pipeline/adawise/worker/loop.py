@@ -235,11 +235,10 @@ class Worker:
         now, known = self._clock(), work.head.states
         streams = ours = self._prefetch.streams_of(message, isolated=isolated)
         if self._share is not None:
-            taken = self._share.takes(message, streams)
-            if taken is None:
-                work.pass_by(message, streams)
+            ours = self._share.ours(message, streams)
+            if not self._share.takes(message, streams):
+                work.pass_by(message, ours, others=streams - ours)
                 return
-            ours = taken
         _, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now, streams=ours)
         work.read(message, ours, now, is_single=is_single, others=streams - ours)
 
