@@ -18,15 +18,20 @@ from torch import Tensor
 from adawise.__main__ import main
 from adawise.adapt.state import StreamState
 from adawise.app.model import ModelPair, load_model
+from adawise.app.signals import StopRequest
 from adawise.cli.replay import ReplayCommand, differences
+from adawise.decode.child import IsolatedDecoder
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.output.verify.root import verify
 from adawise.ports import TopicIdentity
+from adawise.records import Message
 from adawise.replay.plan import PlanRequest, plan_replay
 from adawise.replay.replay import ReplayRequest, ReplayResult, replay
 from adawise.settings import Settings
 from adawise.sink import layout
+from adawise.sink.starts import StoredStarts
+from adawise.sink.walk import newest
 from adawise.store.store import open_store
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
@@ -75,6 +80,18 @@ def halves(recording: Path, chosen: Settings, model: ModelPair) -> Path:
         for number in range(2):
             crowd.replayed(chosen, recording, output, number)
     return output
+
+
+class StopAfter(StopRequest):
+    """A request that comes after so many steps of the worker."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(lambda: None)
+        self._left = steps
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
 
 
 def roots_of(output: Path, shards: int) -> list[Path]:
@@ -140,6 +157,34 @@ def test_names_that_take_places_by_messages_without_a_value_are_the_same_in_shar
         crowd.replayed(used, recording, output, number)
     assert crowd.rows_of(roots_of(output, 5)) == crowd.rows_of([root])
     assert crowd.traces_of(roots_of(output, 5)) == crowd.traces_of([root])
+
+
+@pytest.mark.check("replay")
+def test_a_batch_that_kills_the_decoder_after_it_was_pending_does_not_stop_a_shard(
+    recording: Path, pair_folder: PairFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = crowd.settings(pair_folder, batch={"images": 256, "max_age_s": 1000.0}, limits={"streams": 1000})
+    plan = crowd.planned(recording, tmp_path, 5).plan
+    tp, shard = next((tp, s) for tp, each in plan.owners.items() for s in each.readers if s != each.rest)
+    store = open_store(layout.shard_root(str(tmp_path), shard))
+    batches = {sent.offset for sent in crowd.messages(tp.partition) if sent.key is None and sent.value is not None}
+    request = ReplayRequest(used, str(tmp_path), str(recording), shard=shard)
+    for steps in range(1, 40):
+        replay(request, stop=StopAfter(steps))
+        if (head := newest(store, tp)) is not None and (pending := batches.intersection(head.pending)):
+            break
+    killing, ask, begin = min(pending), IsolatedDecoder._request, StoredStarts.begin
+
+    def dies(self: IsolatedDecoder, what: Any, message: Message, free: Any) -> tuple[Any, str]:
+        return (None, "by SIGKILL") if message.offset == killing else ask(self, what, message, free)
+
+    monkeypatch.setattr(IsolatedDecoder, "_request", dies)
+    monkeypatch.setattr(StoredStarts, "begin", lambda *each: max(killing + 1, begin(*each)))
+    assert not replay(request).stopped
+    head = newest(store, tp)
+    assert head is not None
+    assert (head.pending, head.next) == ((), crowd.COUNT)
+    assert verify(store, read_state=StreamState.from_bytes) == []
 
 
 @pytest.mark.check("replay")

@@ -236,7 +236,9 @@ class Worker:
         streams = ours = self._prefetch.streams_of(message, isolated=isolated)
         if self._share is not None:
             ours = self._share.ours(message, streams)
-            if not self._share.takes(message, streams):
+            # What was pending at the head was taken before, and is in a row, pending or among `others` in each segment
+            # from then on, even if its streams can no longer be found because it kills the decoder.
+            if not (self._share.takes(message, streams) or work.offsets.awaits(message)):
                 work.pass_by(message, ours, others=streams - ours)
                 return
         _, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now, streams=ours)
