@@ -45,7 +45,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Pixels = npt.NDArray[np.uint8]
 
 
-_Question = Literal["decode", "streams"]
+_Question = Literal["decode", "streams", "refuse"]
 _Free: TypeAlias = "queue.LifoQueue[_Child | None]"
 
 
@@ -93,6 +93,13 @@ class IsolatedDecoder:
         rejected, share = whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail)), self._decoder[0].share
         if share is None:
             return rejected
+        if may_name_by_row(message) and not killed:
+            # What kills when an image is opened kills in every shard, and is one row, as in a replay of the whole. What
+            # kills when it is decoded kills here alone: then the other shards have their rows of the batch.
+            answer, _ = self._request("refuse", message, self._decoding)
+            if answer is not None:
+                frames, is_batch, dead = answer
+                return DecodedMessage(message, tuple(_with_detail(frame, detail) for frame in frames), is_batch, dead)
         return own_rows(rejected, share, frozenset() if killed else self.streams(message))
 
     def streams(self, message: Message) -> frozenset[str]:
@@ -219,6 +226,10 @@ def _with_tensor(frame: Frame) -> Frame:
     return frame if pixels is None else replace(frame, image=torch.from_numpy(pixels))
 
 
+def _with_detail(frame: Frame, detail: str) -> Frame:
+    return replace(frame, detail=detail) if frame.reason is Reason.KILLS_DECODER else frame
+
+
 def serve() -> None:
     """Run the child: read the decoder, then message after message from standard input, until it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker handles them, and ends this process
@@ -256,7 +267,8 @@ def serve() -> None:
 def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
     if what == "streams":
         return decoder.streams(message)
-    decoded = decoder(message)
+    refuse = InvalidMessage(Reason.KILLS_DECODER, "")
+    decoded = decoder.refused(message, refuse) if what == "refuse" else decoder(message)
     return decoded.frames, decoded.is_batch, decoded.dead
 
 
