@@ -10,18 +10,21 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
-from adawise.decode.arrow_batch import encode_batch
+from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
 from adawise.decode.child import IsolatedDecoder
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
+from adawise.decode.share import CameraShare, Owners
 from adawise.errors import FatalError, Reason
-from adawise.records import DecodedMessage, Message
+from adawise.records import DecodedMessage, Frame, Message
 from tests.deadlines import DEADLINE_S
-from tests.hostile import Limits, hostile, picture
+from tests.hostile import Headers, Limits, arrow, hostile, picture
 from tests.worker import poison
 
 LIMITS = Limits()
@@ -106,6 +109,61 @@ def test_what_kills_whoever_asks_for_its_streams_has_none_and_is_rejected_withou
     good = replace(message(encode_batch([picture(RNG)], stream_id="cam-2")), key=None)
     assert isolated.streams(good) == {"cam-2"}
     assert same(isolated(good), DECODE(good))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(
+    "named", [(b"cam-1", ()), (None, (("stream-id", b"cam-1"),)), (None, (("ce_subject", b"cam-1"),))]
+)
+def test_a_row_that_kills_the_decoder_of_its_shard_is_found_by_key_or_headers_without_a_child(
+    named: tuple[bytes | None, Headers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, headers = named
+    killing = replace(message(picture(RNG) + poison.SEGFAULT), key=key, headers=headers)
+    owners = {killing.topic_partition: Owners({"cam-1": 0}, (0, 1), rest=1)}
+    request = IsolatedDecoder._request
+
+    def dies(self: IsolatedDecoder, what: Any, *rest: Any) -> tuple[Any, str]:
+        is_short = self._decoder[0].share == CameraShare(0, owners)  # of memory, and the other shard's machine is not
+        return (None, "by SIGKILL") if what == "streams" and is_short else request(self, what, *rest)
+
+    monkeypatch.setattr(IsolatedDecoder, "_request", dies)
+    frames = list[Frame]()
+    for share in (CameraShare(0, owners), CameraShare(1, owners)):
+        isolated = IsolatedDecoder(replace(DECODE, share=share), PREPROCESS.pixels, 3 * 32 * 32)
+        if share.takes(killing, isolated.streams(killing)):
+            frames += isolated(killing).frames
+        isolated.close()
+    [frame] = frames
+    assert (frame.reason, frame.stream_id) == (Reason.KILLS_DECODER, "cam-1")
+
+
+@pytest.mark.parametrize("where", ["opened", "decoded"])
+@pytest.mark.usefixtures("poisoned")
+def test_a_batch_that_kills_a_shard_is_one_row_if_it_kills_every_shard_and_else_rejected_rows_there(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(RNG) + (poison.MEMORY if where == "opened" else b""), *(picture(RNG) for _ in range(3))]
+    names = pa.array(["cam-1", "cam-2", "cam-1", None], pa.string())
+    value = arrow({"image": pa.array(images, pa.binary()), "stream_id": names})
+    killing = replace(message(value), key=None, headers=(("content-type", ARROW_STREAM.encode()),))
+    owners = {killing.topic_partition: Owners({"cam-1": 0, "cam-2": 1}, (0, 1), rest=1)}
+    request = IsolatedDecoder._request
+
+    def dies(self: IsolatedDecoder, what: Any, *rest: Any) -> tuple[Any, str]:
+        is_first = self._decoder[0].share == CameraShare(0, owners)
+        is_dead = where == "decoded" and what == "decode" and is_first  # by its own image, which the other leaves out
+        return (None, "by SIGSEGV") if is_dead else request(self, what, *rest)
+
+    monkeypatch.setattr(IsolatedDecoder, "_request", dies)
+    rows = []
+    for share in (CameraShare(0, owners), CameraShare(1, owners)):
+        isolated = IsolatedDecoder(replace(DECODE, share=share), PREPROCESS.pixels, 3 * 32 * 32)
+        rows += [(frame.row_id.index, share.shard, frame.reason) for frame in isolated(killing).frames]
+        isolated.close()
+    kills, none = Reason.KILLS_DECODER, Reason.MISSING_STREAM_ID
+    expected = [(0, 0, kills), (1, 1, None), (2, 0, kills), (3, 1, none)]
+    assert sorted(rows) == ([(0, 1, kills)] if where == "opened" else expected)
 
 
 def test_a_fault_of_ours_in_a_child_is_no_messages_fault(isolated: IsolatedDecoder) -> None:

@@ -49,11 +49,13 @@ def in_shards(sent: Message, decoder: Decoder = DECODE) -> list[DecodedMessage]:
     """What the shards that take the message decode of it; each of their streams is named as theirs."""
     streams, found = decoder.streams(sent), []
     for share in SHARES:
-        decoded, taken = replace(decoder, share=share)(sent), share.takes(sent, streams)
-        if taken is None:
+        decoded = replace(decoder, share=share)(sent)
+        if not share.takes(sent, streams):
             assert not decoded.frames, "a shard that passes a message by leaves none of its rows out"
             continue
-        assert {frame.stream_id for frame in decoded.frames} & streams <= taken or sent.value is None
+        assert {frame.stream_id for frame in decoded.frames} & streams <= share.ours(
+            sent, streams
+        ) or sent.value is None
         found.append(decoded)
     return found
 
@@ -88,7 +90,26 @@ def test_whatever_is_hostile_has_one_shard() -> None:
 def test_a_message_without_a_value_is_of_the_shard_of_what_has_no_camera() -> None:
     (part,) = check_divided(message(None, "north"))
     assert part.frames[0].reason is Reason.TOMBSTONE
-    assert SHARES[1].takes(message(None, "north"), frozenset({"north"})) == frozenset()
+    streams = frozenset({"north"})
+    assert [share.takes(message(None, "north"), streams) for share in SHARES] == [False, True, False]
+    assert [share.ours(message(None, "north"), streams) for share in SHARES] == [streams, frozenset(), frozenset()]
+
+
+@pytest.mark.parametrize("attribute", [("ce_subject", b"north"), ("ce_source", b"/sites/3/north")])
+@pytest.mark.parametrize("value", [JPEG, b"\xff\xd8\xff broken"])
+@pytest.mark.parametrize("declared", [(), (("content-type", b"image/jpeg"),)])
+def test_a_picture_is_decoded_by_the_shard_of_its_camera_alone_wherever_the_camera_is_named(
+    attribute: tuple[str, bytes], value: bytes, declared: Headers
+) -> None:
+    sent = message(value, headers=(attribute, *declared))
+    check_divided(sent)
+    assert [share.takes(sent, DECODE.streams(sent)) for share in SHARES] == [True, False, False]
+
+
+def test_a_batch_that_begins_like_a_picture_is_of_the_shard_of_what_has_no_camera_too() -> None:
+    sent = message(b"BM" + bytes(100), headers=(*ARROW, ("ce_subject", b"north")))
+    assert SHARES[1].takes(sent, frozenset({"north"}))
+    assert not SHARES[2].takes(sent, frozenset({"north"}))
 
 
 def test_what_a_message_may_ask_for_is_counted_over_the_rows_of_all_shards() -> None:

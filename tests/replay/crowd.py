@@ -8,7 +8,7 @@ places for states; tombstones, messages of no camera and offsets that could not 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def messages(partition: int, count: int = COUNT, seed: int = 3) -> Iterator[Mess
         elif kind < 0.86:
             yield sent(camera, b"\xff\xd8\xff broken")
         elif kind < 0.90:
-            yield sent(camera, None)
+            yield sent(rng.choice((camera, f"stranger-{rng.randrange(12)}")), None)
         elif kind < 0.94:
             yield sent(None, picture(rng))
         elif kind < 0.97:
@@ -114,12 +114,28 @@ def at(offset: int) -> datetime:
     return datetime.fromtimestamp((_FIRST_MS + _EVERY_MS * offset) / 1000, UTC)
 
 
-def record(folder: Path, *, count: int = COUNT, seed: int = 3, identity: TopicIdentity = IDENTITY) -> Path:
+def deletions(partition: int, count: int = COUNT, seed: int = 3) -> Iterator[Message]:
+    """The messages of a partition in which many names take places, often by a message without a value."""
+    rng = random.Random(f"{partition} {seed}")
+    for offset in range(count):
+        name = rng.choice(CAMERAS[partition]) if rng.random() < 0.5 else f"stranger-{rng.randrange(14)}"
+        value = None if rng.random() < 0.3 else picture(rng)
+        yield Message(TOPIC, partition, offset, name.encode(), value, _JPEG, _FIRST_MS + _EVERY_MS * offset)
+
+
+def record(
+    folder: Path,
+    *,
+    count: int = COUNT,
+    seed: int = 3,
+    identity: TopicIdentity = IDENTITY,
+    of: Callable[[int, int, int], Iterator[Message]] = messages,
+) -> Path:
     """Write the recording."""
     policy = FilePolicy(max_messages=25, max_bytes=1 << 60, max_age_s=1e9)
     recorder = Recorder(str(folder), topic=TOPIC, identity=identity, policy=policy, max_buffered_bytes=1 << 60)
     for partition in range(len(CAMERAS)):
-        sent = list(messages(partition, count, seed))
+        sent = list(of(partition, count, seed))
         recorder.begin(sent[0].topic_partition, recorder.folder.begin(sent[0].topic_partition, 0))
         recorder.append(sent, 0.0)
     recorder.flush()

@@ -18,15 +18,20 @@ from torch import Tensor
 from adawise.__main__ import main
 from adawise.adapt.state import StreamState
 from adawise.app.model import ModelPair, load_model
+from adawise.app.signals import StopRequest
 from adawise.cli.replay import ReplayCommand, differences
+from adawise.decode.child import IsolatedDecoder
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.output.verify.root import verify
 from adawise.ports import TopicIdentity
+from adawise.records import Message
 from adawise.replay.plan import PlanRequest, plan_replay
 from adawise.replay.replay import ReplayRequest, ReplayResult, replay
 from adawise.settings import Settings
 from adawise.sink import layout
+from adawise.sink.starts import StoredStarts
+from adawise.sink.walk import newest
 from adawise.store.store import open_store
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
@@ -77,6 +82,18 @@ def halves(recording: Path, chosen: Settings, model: ModelPair) -> Path:
     return output
 
 
+class StopAfter(StopRequest):
+    """A request that comes after so many steps of the worker."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(lambda: None)
+        self._left = steps
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
 def roots_of(output: Path, shards: int) -> list[Path]:
     return [Path(layout.shard_root(str(output), number)) for number in range(shards)]
 
@@ -114,6 +131,75 @@ def test_shards_together_have_the_rows_of_the_whole_bit_by_bit(
     again = crowd.replayed(chosen, recording, output, shards - 1)
     assert (again.images, again.rejected, again.passed_by) == (0, 0, 0)
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("what", ["batches_of", pytest.param("pairs_of", marks=pytest.mark.check("replay"))])
+def test_shards_of_other_partitions_share_the_pairs_and_the_batches_of_a_root(
+    what: str, recording: Path, whole: Path, chosen: Settings, tmp_path: Path
+) -> None:
+    stored = crowd.planned(recording, tmp_path, 2)
+    assert [owners.readers for owners in stored.plan.owners.values()] in ([(0,), (1,)], [(1,), (0,)])
+    options: dict[str, Any] = {what: str(whole)}
+    for number in range(2):
+        replay(ReplayRequest(chosen, str(tmp_path), str(recording), shard=number, **options))
+    assert crowd.rows_of(roots_of(tmp_path, 2)) == crowd.rows_of([whole])
+
+
+@pytest.mark.check("replay")
+def test_names_that_take_places_by_messages_without_a_value_are_the_same_in_shards(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    recording = crowd.record(tmp_path / "recording", count=120, of=crowd.deletions)
+    used = crowd.settings(pair_folder, batch={"images": 1})
+    crowd.replayed(used, recording, root := tmp_path / "whole")
+    crowd.planned(recording, output := tmp_path / "out", 5)
+    for number in range(5):
+        crowd.replayed(used, recording, output, number)
+    assert crowd.rows_of(roots_of(output, 5)) == crowd.rows_of([root])
+    assert crowd.traces_of(roots_of(output, 5)) == crowd.traces_of([root])
+
+
+@pytest.mark.check("replay")
+def test_a_batch_that_kills_the_decoder_after_it_was_pending_does_not_stop_a_shard(
+    recording: Path, pair_folder: PairFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = crowd.settings(pair_folder, batch={"images": 256, "max_age_s": 1000.0}, limits={"streams": 1000})
+    plan = crowd.planned(recording, tmp_path, 5).plan
+    tp, shard = next((tp, s) for tp, each in plan.owners.items() for s in each.readers if s != each.rest)
+    store = open_store(layout.shard_root(str(tmp_path), shard))
+    batches = {sent.offset for sent in crowd.messages(tp.partition) if sent.key is None and sent.value is not None}
+    request = ReplayRequest(used, str(tmp_path), str(recording), shard=shard)
+    for steps in range(1, 40):
+        replay(request, stop=StopAfter(steps))
+        if (head := newest(store, tp)) is not None and (pending := batches.intersection(head.pending)):
+            break
+    killing, ask, begin = min(pending), IsolatedDecoder._request, StoredStarts.begin
+
+    def dies(self: IsolatedDecoder, what: Any, message: Message, free: Any) -> tuple[Any, str]:
+        return (None, "by SIGKILL") if message.offset == killing else ask(self, what, message, free)
+
+    monkeypatch.setattr(IsolatedDecoder, "_request", dies)
+    monkeypatch.setattr(StoredStarts, "begin", lambda *each: max(killing + 1, begin(*each)))
+    assert not replay(request).stopped
+    head = newest(store, tp)
+    assert head is not None
+    assert (head.pending, head.next) == ((), crowd.COUNT)
+    assert verify(store, read_state=StreamState.from_bytes) == []
+
+
+@pytest.mark.check("replay")
+def test_a_shard_of_partitions_without_batches_takes_the_batches_of_the_others_as_its_method(
+    recording: Path, whole: Path, chosen: Settings, tmp_path: Path
+) -> None:
+    live = Path(shutil.copytree(whole, tmp_path / "live"))
+    for folder in live.rglob("partition=1"):
+        shutil.rmtree(folder)
+    options: dict[str, Any] = {"batches_of": str(live)}
+    crowd.planned(recording, output := tmp_path / "out", 2)
+    for number in range(2):
+        replay(ReplayRequest(chosen, str(output), str(recording), shard=number, **options))
+    replay(ReplayRequest(chosen, str(tmp_path / "again"), str(recording), **options))
+    assert crowd.rows_of(roots_of(output, 2)) == crowd.rows_of([tmp_path / "again"])
 
 
 @pytest.mark.check("replay")

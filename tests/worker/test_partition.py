@@ -490,6 +490,18 @@ def test_a_stream_goes_on_from_the_state_in_the_head_and_a_new_one_from_the_init
     assert state_of(subject, "b") == StreamState("k", 10)
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_stream_takes_its_place_by_a_message_that_another_worker_rejects(is_ours: bool) -> None:
+    ours, none = frozenset({"ours"}), frozenset[str]()
+    subject = work(policy=BatchPolicy(1, 1.0), max_streams=8)
+    for offset in range(8):
+        subject.pass_by(single(offset).message, none, others=frozenset({f"other-{offset}"}))
+    subject.pass_by(single(8).message, ours if is_ours else none, others=none if is_ours else ours)
+    subject.add(single(9, "ours"), 0.0)
+    [trace] = finish(subject)
+    assert (trace.reset, subject.passed_by) == ("crowded" if is_ours else None, 9)
+
+
 def test_every_state_is_in_the_draft_the_new_ones_for_the_old() -> None:
     old = {name: StreamState("k", 3, batches=7).to_bytes() for name in "ab"}
     subject = work(Head(0, states=old))

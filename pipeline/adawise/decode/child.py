@@ -29,6 +29,7 @@ import structlog
 from PIL import Image
 
 from adawise.decode.message import Decoder, own_rows, whole_rejected
+from adawise.decode.share import may_name_by_row
 from adawise.errors import FatalError, InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, TopicPartition
 
@@ -44,7 +45,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Pixels = npt.NDArray[np.uint8]
 
 
-_Question = Literal["decode", "streams"]
+_Question = Literal["decode", "streams", "refuse"]
 _Free: TypeAlias = "queue.LifoQueue[_Child | None]"
 
 
@@ -83,21 +84,36 @@ class IsolatedDecoder:
 
     def __call__(self, message: Message) -> DecodedMessage:
         """Decode as `Decoder` does; raise FatalError if no child can be started."""
-        why = self._killers.pop((message.topic_partition, message.offset), "")
-        answer, why = (None, why) if why else self._request("decode", message, self._decoding)
+        killed = self._killers.pop((message.topic_partition, message.offset), "")
+        answer, why = (None, killed) if killed else self._request("decode", message, self._decoding)
         if answer is not None:
             frames, is_batch, dead = answer
             return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
         detail = f"it killed {_KILLS} isolated decoder processes, the last one {why}: re-encode it"
         rejected, share = whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail)), self._decoder[0].share
-        return rejected if share is None else own_rows(rejected, share, self.streams(message))
+        if share is None:
+            return rejected
+        if may_name_by_row(message) and not killed:
+            # What kills when an image is opened kills in every shard, and is one row, as in a replay of the whole. What
+            # kills when it is decoded kills here alone: then the other shards have their rows of the batch.
+            answer, _ = self._request("refuse", message, self._decoding)
+            if answer is not None:
+                frames, is_batch, dead = answer
+                return DecodedMessage(message, tuple(_with_detail(frame, detail) for frame in frames), is_batch, dead)
+        return own_rows(rejected, share, frozenset() if killed else self.streams(message))
 
     def streams(self, message: Message) -> frozenset[str]:
         """Return what `Decoder.streams` does; nothing for a message that kills two children, which will be rejected.
 
+        The shards of a replay find the camera in key and headers without a child: what ends a child of one of them need
+        not end those of the others, and no shard would have the row.
+
         Raises:
             FatalError: no child can be started.
         """
+        decoder = self._decoder[0]
+        if decoder.share is not None and not may_name_by_row(message):
+            return decoder.streams(message)
         answer, why = self._request("streams", message, self._identifying)
         if answer is None:
             self._killers[message.topic_partition, message.offset] = why
@@ -210,6 +226,10 @@ def _with_tensor(frame: Frame) -> Frame:
     return frame if pixels is None else replace(frame, image=torch.from_numpy(pixels))
 
 
+def _with_detail(frame: Frame, detail: str) -> Frame:
+    return replace(frame, detail=detail) if frame.reason is Reason.KILLS_DECODER else frame
+
+
 def serve() -> None:
     """Run the child: read the decoder, then message after message from standard input, until it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker handles them, and ends this process
@@ -247,7 +267,8 @@ def serve() -> None:
 def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
     if what == "streams":
         return decoder.streams(message)
-    decoded = decoder(message)
+    refuse = InvalidMessage(Reason.KILLS_DECODER, "")
+    decoded = decoder.refused(message, refuse) if what == "refuse" else decoder(message)
     return decoded.frames, decoded.is_batch, decoded.dead
 
 

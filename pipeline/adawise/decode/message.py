@@ -91,14 +91,19 @@ class Decoder:
             return self._decoded(message)
         return own_rows(self._decoded(message), self.share, self.streams(message))
 
-    def _decoded(self, message: Message) -> DecodedMessage:
+    def refused(self, message: Message, why: InvalidMessage) -> DecodedMessage:
+        """Return what a call does of a batch, but with its images rejected: each is opened, and none is decoded."""
+        decoded = self._decoded(message, why)
+        return decoded if self.share is None else own_rows(decoded, self.share, self.streams(message))
+
+    def _decoded(self, message: Message, refuse: InvalidMessage | None = None) -> DecodedMessage:
         headers = read_headers(message.key, message.headers)
         if message.value is None:
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
             return DecodedMessage(message, (_rejected(message, 0, headers, tombstone),))
         try:
             if self._is_batch(headers.content_type, message.value):
-                return self._batch(message, message.value, headers)
+                return self._batch(message, message.value, headers, refuse)
         except InvalidMessage as invalid:
             return _whole_rejected(message, headers, invalid)
         frame = self._single(message, message.value, headers)
@@ -173,7 +178,9 @@ class Decoder:
         except InvalidMessage as invalid:
             return _rejected(message, 0, headers, invalid)
 
-    def _batch(self, message: Message, value: bytes, headers: Headers) -> DecodedMessage:
+    def _batch(
+        self, message: Message, value: bytes, headers: Headers, refuse: InvalidMessage | None = None
+    ) -> DecodedMessage:
         if headers.stream.stated:
             headers.stream.check()
         rows = arrow_batch.read_batch(value, max_rows=self.max_rows)
@@ -194,6 +201,9 @@ class Decoder:
                 if self.share is not None and not self.share.keeps(message, streams, stream_id):
                     self._charge(row.image, allowance)
                     continue
+                if refuse is not None:
+                    self._charge(row.image, allowance)
+                    raise refuse
                 frames.append(_accepted(message, index, facts, self._image(row.image, allowance)))
             except InvalidMessage as invalid:
                 frames.append(_rejected(message, index, facts, invalid))

@@ -11,8 +11,24 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adawise.decode.headers import read_stream
+from adawise.decode.headers import read_headers, read_stream
 from adawise.records import Message, TopicPartition
+
+
+def may_name_by_row(message: Message) -> bool:
+    """Return True if each row of a message may name a camera, or none: an Arrow batch without key and `stream-id`.
+
+    False for a message that names one camera outside its value, and for a picture. By its first bytes, what is neither
+    counts as a batch.
+    """
+    from adawise.decode.arrow_batch import ARROW_STREAM  # a plan needs no library that reads images
+    from adawise.decode.codec import sniff
+
+    if message.value is None or read_stream(message.key, message.headers).stated:
+        return False
+    # A batch may begin with the bytes of a picture, if its type is declared.
+    is_declared = read_headers(message.key, message.headers).content_type == ARROW_STREAM
+    return is_declared or sniff(message.value) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +61,19 @@ class CameraShare:
     shard: int
     owners: Mapping[TopicPartition, Owners]
 
-    def takes(self, message: Message, streams: frozenset[str]) -> frozenset[str] | None:
-        """Return the streams of a message that are of this shard; None if no row of the message is.
-
-        `streams` are all of which the message may have images. The result is empty for a message that may have rows
-        without a camera, which are of this shard.
-        """
+    def ours(self, message: Message, streams: frozenset[str]) -> frozenset[str]:
+        """Return those of a message's streams that are of this shard."""
         owners = self.owners[message.topic_partition]
-        if ours := frozenset(stream for stream in streams if owners.of(stream) == self.shard):
-            return ours if message.value is not None or owners.rest == self.shard else None
-        if owners.rest != self.shard:
-            return None
-        # A key or a header names the camera of every row. Without them, each row of an Arrow batch may name one or not.
-        names_all = streams and message.value is not None and read_stream(message.key, message.headers).stated
-        return None if names_all else frozenset()
+        return frozenset(stream for stream in streams if owners.of(stream) == self.shard)
+
+    def takes(self, message: Message, streams: frozenset[str]) -> bool:
+        """Return True if rows of a message may be of this shard; `streams` are all of which it may have images."""
+        is_rest = self.owners[message.topic_partition].rest == self.shard
+        if message.value is None:
+            return is_rest
+        if self.ours(message, streams):
+            return True
+        return is_rest and (not streams or may_name_by_row(message))
 
     def keeps(self, message: Message, streams: frozenset[str], camera: str | None) -> bool:
         """Return True if a row of the message, reported as of `camera`, is of this shard."""

@@ -165,7 +165,9 @@ def replay(
             if shard is not None:
                 shard.expect_same(whole)
             wanted = _wanted(request, whole, states, earlier, shard)
-            batch_ends = _batch_ends(request, wanted.part, whole)
+            # Shards share one method, so that what serves a partition is found for all of the plan in each of them.
+            method_part = wanted.part if shard is None else shard.stored.plan.parts
+            batch_ends = _batch_ends(request, method_part, whole)
             if request.results_to in (whole.topic, settings.kafka.topic):
                 raise SettingsError(
                     f"--results-to {request.results_to}: it is a topic whose messages are read as images; name another"
@@ -182,7 +184,7 @@ def replay(
         used, planned = config_fingerprint(settings, model), None
         if request.pairs_of is not None:
             planned, plan = planned_pairs(
-                settings, model, request.pairs_of, wanted.part, ends_streams=wanted.ends_streams
+                settings, model, request.pairs_of, method_part, ends_streams=wanted.ends_streams
             )
             used = digest(f"{used} {plan}")
         fingerprints = {"model_fingerprint": model.classifier.fingerprint, "config_fingerprint": used}

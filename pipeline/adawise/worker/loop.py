@@ -235,11 +235,12 @@ class Worker:
         now, known = self._clock(), work.head.states
         streams = ours = self._prefetch.streams_of(message, isolated=isolated)
         if self._share is not None:
-            taken = self._share.takes(message, streams)
-            if taken is None:
-                work.pass_by(message, streams)
+            ours = self._share.ours(message, streams)
+            # What was pending at the head was taken before, and is in a row, pending or among `others` in each segment
+            # from then on, even if its streams can no longer be found because it kills the decoder.
+            if not (self._share.takes(message, streams) or work.offsets.awaits(message)):
+                work.pass_by(message, ours, others=streams - ours)
                 return
-            ours = taken
         _, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now, streams=ours)
         work.read(message, ours, now, is_single=is_single, others=streams - ours)
 

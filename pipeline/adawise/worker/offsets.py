@@ -44,6 +44,10 @@ class OffsetLedger:
             return True
         return message.offset >= self.next_offset or message.offset in self._awaited
 
+    def awaits(self, message: Message) -> bool:
+        """Return True for a message that was pending at the head, and is to be read again."""
+        return message.offset in self._awaited
+
     def read(self, message: Message, streams: frozenset[str]) -> bool:
         """Note that a message that may have images of these streams is under decode; return True if it is new.
 

@@ -272,12 +272,18 @@ class PartitionWork:
             (stream,) = streams
             self.gathering.readiness.read(stream)
 
-    def pass_by(self, message: Message, streams: frozenset[str]) -> None:
-        """Note a message of which another worker serves all images; to be called in the order of offsets."""
+    def pass_by(self, message: Message, streams: frozenset[str], *, others: frozenset[str] = frozenset()) -> None:
+        """Note a message of which another worker makes all rows; to be called in the order of offsets.
+
+        Args:
+            message: the message.
+            streams: the streams of this worker that it names, as a message without a value may. They take places by it.
+            others: the streams of another worker that it names.
+        """
         self.passed_by += 1
         if self.offsets.pass_by(message):
-            for stream_id in sorted(streams):
-                self._streams.receive(stream_id, message, is_served=False)
+            for stream_id in sorted(streams | others):
+                self._streams.receive(stream_id, message, is_served=stream_id in streams)
 
     def end_share(self, now_s: float) -> None:
         """Have the last messages of other workers in a segment, so that its chain shows that they were read."""

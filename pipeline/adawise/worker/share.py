@@ -10,9 +10,11 @@ from adawise.records import Message
 class Share(Protocol):
     """The rule by which the images of a message are divided between workers. Each image has one worker."""
 
-    def takes(self, message: Message, streams: frozenset[str]) -> frozenset[str] | None:
-        """Return the streams of a message that this worker serves; None if it serves no image of it.
+    def ours(self, message: Message, streams: frozenset[str]) -> frozenset[str]:
+        """Return those of a message's streams that this worker serves."""
 
-        The message is decoded if the result is not None. `streams` are all of which it may have images. The result is
-        empty if the worker serves images of the message whose stream is known only once it is decoded.
+    def takes(self, message: Message, streams: frozenset[str]) -> bool:
+        """Return True if the message may have rows of this worker, which decodes it then.
+
+        `streams` are all of which it may have images. Rows may also be of none of these, or of none at all.
         """
