@@ -192,7 +192,8 @@ def test_a_shard_of_partitions_without_batches_takes_the_batches_of_the_others_a
     recording: Path, whole: Path, chosen: Settings, tmp_path: Path
 ) -> None:
     live = Path(shutil.copytree(whole, tmp_path / "live"))
-    for folder in live.rglob("partition=1"):
+    folders = [live / dataset / f"topic-{crowd.TOPIC}" / "partition-00001" for dataset in ("predictions", "traces")]
+    for folder in folders:
         shutil.rmtree(folder)
     options: dict[str, Any] = {"batches_of": str(live)}
     crowd.planned(recording, output := tmp_path / "out", 2)
