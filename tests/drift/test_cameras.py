@@ -61,9 +61,10 @@ def test_series_have_the_means_and_the_extremes_of_each_bin(found: Collected) ->
 
 
 def test_the_reference_is_that_of_the_alphas_that_were_served(found: Collected) -> None:
-    gate = found.series["gate"].reference
-    assert np.nanmax(gate) == np.nanmin(gate) == 0.5
+    listed_nowhere = found.series["yard"].reference
+    assert np.nanmax(listed_nowhere) == np.nanmin(listed_nowhere) == 0.5
     assert np.isnan(found.series["dock"].reference).all()  # 0.8 never served it
+    assert np.isnan(found.series["gate"].reference).all(), "what was served among a shortlist has none"
 
 
 def test_rejected_images_have_bins_of_their_own_where_no_batch_was_served(found: Collected) -> None:
