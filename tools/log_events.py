@@ -236,7 +236,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "The card of this pair and these classes is beside theta_1, and alpha is searched without it.",
         "Set model.card.",
     ),
-    "advice_of_all_classes": LoggedEvent(
+    "advice_made_for_all_classes": LoggedEvent(
         "The card advises a fixed alpha by a comparison among all classes, and cameras have shortlists.",
         "Set search.strategy to warm, or to fixed if that alpha is meant.",
     ),

@@ -229,7 +229,7 @@ def warn_of_scene(settings: Settings, model: ModelPair) -> None:
     if (note := prior_note(settings, model)) is not None:
         _log.warning("prior_uncalibrated", note=note)
     if (note := shortlist_note(settings, model)) is not None:
-        _log.warning("advice_of_all_classes", note=note)
+        _log.warning("advice_made_for_all_classes", note=note)
 
 
 def card_left_out(settings: Settings, model: ModelPair) -> Path | None:
