@@ -113,7 +113,9 @@ def divide_cases(items: Iterable[pytest.Item]) -> None:
         is_later = item.get_closest_marker("check") or item.get_closest_marker("soak")
         if (mark := item.get_closest_marker("cases")) and not is_later:
             test = item.nodeid.partition("[")[0]
-            if seen[test] % int(mark.kwargs["every"]):
+            # Shifted by one from round to round, so that a parameter with `every` values keeps them all.
+            every = int(mark.kwargs["every"])
+            if (seen[test] + seen[test] // every) % every:
                 item.add_marker(pytest.mark.check(*mark.args))
             seen[test] += 1
 

@@ -68,7 +68,7 @@ LISTED = """
 SELECT topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist
 FROM traces WHERE shortlist IS NOT NULL
 UNION ALL
-SELECT topic, partition, stream_id, max(batch_number) + 1, max(last_offset) + 1, 9223372036854775807,
+SELECT topic, partition, stream_id, arg_max(batch_number, last_offset) + 1, max(last_offset) + 1, 9223372036854775807,
        arg_max_null(shortlist, last_offset)
 FROM traces GROUP BY topic, partition, stream_id HAVING arg_max_null(shortlist, last_offset) IS NOT NULL
 """

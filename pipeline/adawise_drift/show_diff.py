@@ -75,11 +75,12 @@ def sentences(found: RunDifference) -> Iterator[str]:
         )
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
-    if served := [name for name, run in (("A", found.a), ("B", found.b)) if "scene_label" in run.label_columns]:
-        part = " for a part of it" if any(len(run.label_columns) > 1 for run in (found.a, found.b)) else ""
+    runs = [(name, run.label_columns) for name, run in (("A", found.a), ("B", found.b))]
+    if served := [(name, columns) for name, columns in runs if "scene_label" in columns]:
+        names = " and ".join(f"a part of {name}" if len(columns) > 1 else name for name, columns in served)
         yield (
-            f"  results of {' and '.join(served)} had scene_label as label{part} (scene.prior = served); labels and "
-            "accuracies here are of the column label"
+            f"  results of {names} had scene_label as label (scene.prior = served); labels and accuracies here are "
+            "of the column label"
         )
     yield from _verdict(found)
 

@@ -155,7 +155,6 @@ def places(when: When) -> Iterator[tuple[str, str, int, Moment, AdawiseError]]:
 @pytest.mark.parametrize(
     "share", [0.02, pytest.param(0.15, marks=pytest.mark.check("damage")), pytest.param(1.0, marks=pytest.mark.soak)]
 )
-@pytest.mark.cases("damage", every=2)
 def test_a_call_that_fails_once_costs_no_row_and_doubles_none(when: When, share: float) -> None:
     undisturbed, _, _ = run(Plan(), when)
     draw, faults, seen = Random(7), list[str](), Counter[tuple[str, str]]()

@@ -138,7 +138,7 @@ def test_a_row_that_kills_the_decoder_of_its_shard_is_found_by_key_or_headers_wi
     assert (frame.reason, frame.stream_id) == (Reason.KILLS_DECODER, "cam-1")
 
 
-@pytest.mark.parametrize("where", ["opened", "decoded"])
+@pytest.mark.parametrize("where", ["opened", "decoded", "identified"])
 @pytest.mark.usefixtures("poisoned")
 def test_a_batch_that_kills_a_shard_is_one_row_if_it_kills_every_shard_and_else_rejected_rows_there(
     where: str, monkeypatch: pytest.MonkeyPatch
@@ -152,13 +152,15 @@ def test_a_batch_that_kills_a_shard_is_one_row_if_it_kills_every_shard_and_else_
 
     def dies(self: IsolatedDecoder, what: Any, *rest: Any) -> tuple[Any, str]:
         is_first = self._decoder[0].share == CameraShare(0, owners)
-        is_dead = where == "decoded" and what == "decode" and is_first  # by its own image, which the other leaves out
+        # When it is decoded, by its own image, which the other leaves out; before, for lack of memory.
+        is_dead = is_first and (what, where) in (("decode", "decoded"), ("streams", "identified"))
         return (None, "by SIGSEGV") if is_dead else request(self, what, *rest)
 
     monkeypatch.setattr(IsolatedDecoder, "_request", dies)
     rows = []
     for share in (CameraShare(0, owners), CameraShare(1, owners)):
         isolated = IsolatedDecoder(replace(DECODE, share=share), PREPROCESS.pixels, 3 * 32 * 32)
+        assert share.takes(killing, isolated.streams(killing))
         rows += [(frame.row_id.index, share.shard, frame.reason) for frame in isolated(killing).frames]
         isolated.close()
     kills, none = Reason.KILLS_DECODER, Reason.MISSING_STREAM_ID

@@ -83,19 +83,23 @@ def test_over_all_cameras_there_is_no_picture(found: Collected) -> None:
 
 
 def test_a_batch_that_goes_on_beyond_the_time_that_is_read_counts_as_served_like_the_one_before() -> None:
-    """Its trace is not read, since it ends later: three images of the camera with a shortlist, two of the other."""
+    """Its trace is not read, since it ends later: three images of the camera with a shortlist, two of the other.
+
+    A camera that began anew counts its batches from 0 again.
+    """
     with closing(duckdb.connect()) as connection:
         connection.execute(
             "CREATE TABLE traces AS SELECT * FROM (VALUES ('t', 0, 'gate', 4, 0, 9, 'list'), "
-            "('t', 0, 'gate', 5, 10, 19, 'list'), ('t', 0, 'ramp', 7, 2, 11, 'list'), ('t', 0, 'ramp', 8, 12, 21, NULL)"
+            "('t', 0, 'gate', 5, 10, 19, 'list'), ('t', 0, 'anew', 9, 1, 4, 'list'), "
+            "('t', 0, 'anew', 0, 6, 8, 'list'), ('t', 0, 'ramp', 7, 2, 11, 'list'), ('t', 0, 'ramp', 8, 12, 21, NULL)"
             ") AS _(topic, partition, stream_id, batch_number, first_offset, last_offset, shortlist)"
         )
         connection.execute(
             "CREATE TABLE predictions AS SELECT 't' AS topic, 0 AS partition, stream_id, batch_number, \"offset\", "
             "'accepted' AS status, .5 AS alpha, .1 AS entropy FROM (VALUES ('gate', 4, 5), ('gate', 6, 20), "
-            "('gate', 6, 22), ('gate', 6, 25), ('ramp', 7, 3), ('ramp', 9, 23), ('ramp', 9, 24)"
+            "('gate', 6, 22), ('gate', 6, 25), ('ramp', 7, 3), ('ramp', 9, 23), ('ramp', 9, 24), ('anew', 1, 21)"
             ') AS _(stream_id, batch_number, "offset")'
         )
         connection.execute(create_accepted(LISTED))
         counts = connection.execute("SELECT shortlist, count(*) FROM accepted GROUP BY shortlist ORDER BY 2").fetchall()
-    assert counts == [(None, 2), ("list", 5)]
+    assert counts == [(None, 2), ("list", 6)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,14 +191,17 @@ def test_the_dead_do_not_hide_that_a_backlog_came_late() -> None:
         assert late == (name == "b"), "of the streams that others serve it is not known"
 
 
-def test_a_stream_without_timestamps_is_not_late_and_one_without_a_place_neither() -> None:
+@pytest.mark.parametrize("keeps_at", [range(9), [8]])
+def test_a_stream_without_timestamps_is_not_late_and_one_without_a_place_neither(keeps_at: Collection[int]) -> None:
+    """Also where it was forgotten before it lost its place."""
     for stream_ms, table in ((-1, ["a", "b", "c"]), (NOW_MS, ["b", "c"])):
         arrivals = Arrivals({}, FORGET_S)
         arrivals.receive("a", stream_ms, is_served=True)
         for n in range(9):
             for name in ("b", "c"):
                 arrivals.receive(name, NOW_MS + n * FORGET_MS, is_served=False)
-            arrivals.keep(table.__contains__)
+            if n in keeps_at:
+                arrivals.keep(table.__contains__)
         assert not arrivals.receive("a", NOW_MS + 1_000, is_served=True)
 
 

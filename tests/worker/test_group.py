@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import Live, Output, Topic, run_to_the_end, settings_for
@@ -16,7 +14,6 @@ LONG_SEGMENTS = {"flush_rows": 100_000, "flush_age_s": 2.0}  # so that there is 
 PATIENT = {"session_timeout_ms": 30_000}  # nobody is expelled because the machine is busy
 
 
-@pytest.mark.check("worker")
 def test_a_worker_that_joins_and_leaves_in_the_middle_of_the_stream_costs_no_image_and_no_computation(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
 ) -> None:

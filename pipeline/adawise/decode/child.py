@@ -93,9 +93,9 @@ class IsolatedDecoder:
         rejected, share = whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail)), self._decoder[0].share
         if share is None:
             return rejected
-        if may_name_by_row(message) and not killed:
+        if may_name_by_row(message):
             # What kills when an image is opened kills in every shard, and is one row, as in a replay of the whole. What
-            # kills when it is decoded kills here alone: then the other shards have their rows of the batch.
+            # kills at another step may kill here alone: then the other shards have their rows of the batch.
             answer, _ = self._request("refuse", message, self._decoding)
             if answer is not None:
                 frames, is_batch, dead = answer

@@ -67,13 +67,17 @@ class CameraShare:
         return frozenset(stream for stream in streams if owners.of(stream) == self.shard)
 
     def takes(self, message: Message, streams: frozenset[str]) -> bool:
-        """Return True if rows of a message may be of this shard; `streams` are all of which it may have images."""
+        """Return True if rows of a message may be of this shard; `streams` are all of which it may have images.
+
+        A batch in which no stream was found may be of any shard: what read its column may have been killed.
+        """
         is_rest = self.owners[message.topic_partition].rest == self.shard
         if message.value is None:
             return is_rest
         if self.ours(message, streams):
             return True
-        return is_rest and (not streams or may_name_by_row(message))
+        by_row = may_name_by_row(message)
+        return (is_rest and by_row) if streams else (is_rest or by_row)
 
     def keeps(self, message: Message, streams: frozenset[str], camera: str | None) -> bool:
         """Return True if a row of the message, reported as of `camera`, is of this shard."""

@@ -171,6 +171,7 @@ class Arrivals:
     def keep(self, keeps: Callable[[str], bool]) -> None:
         """Remove the streams that `keeps` refuses, as they have lost their place: they start anew in any case."""
         self._clock.drop([name for name in self._clock.streams() if not keeps(name)])
+        self._forgotten = {name for name in self._forgotten if keeps(name)}
 
     def _forget(self, now_ms: int) -> None:
         limit_ms = now_ms - 2.0 * self._forget_after_ms

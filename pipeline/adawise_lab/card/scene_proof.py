@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +29,9 @@ from adawise.labels.benefit.helped import Interval
 from adawise.labels.join import label
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.settings import Settings
+from adawise.sink.segment import read_footer
 from adawise.sink.served_by import ServedSettings, read_settings
-from adawise.sink.walk import chains, footer_of
+from adawise.sink.walk import chains
 from adawise.store.store import Store, open_store
 from adawise_lab.card.late_labels import CONDITION
 
@@ -95,6 +97,12 @@ def compare_scene(
         )
     windows = _windows(store, noted, card.digest)
     if not windows:
+        if any(each.settings.get("model.card") == card.digest for each in noted):
+            raise SettingsError(
+                f"{root}: the card {settings.model.card} served it, and so did others with the same pair; which rows "
+                "were served by which is in the segments, and those of this card were deleted. Label images that "
+                "are served from now on"
+            )
         raise SettingsError(
             f"{root}: no worker has served it by the card {settings.model.card} ({card.digest}); name the card of the "
             "workers as model.card, or the root of a worker that has it"
@@ -128,7 +136,8 @@ def decide(counts: Sequence[BatchCount], settings: str, root: str, notes: Sequen
     cameras: dict[str, list[BatchCount]] = {}
     for each in counts:
         cameras.setdefault(each.camera, []).append(each)
-    gain = _widened(gain_over_cameras([_kinds(cameras[name]) for name in sorted(cameras)], seed=0), len(cameras))
+    by_camera = [cameras[name] for name in sorted(cameras)]
+    gain = _widened(gain_over_cameras([*map(_kinds, by_camera)], seed=0), by_camera)
     found = _worst([_groups(counts, "camera"), _groups(counts, "condition")])
     worst, worst_gain = found if found is not None else ("", gain.value)
     return SceneProof(
@@ -146,11 +155,30 @@ def decide(counts: Sequence[BatchCount], settings: str, root: str, notes: Sequen
     )
 
 
-def _widened(gain: Interval, cameras: int) -> Interval:
-    """Return the interval widened by Student's t for so many cameras; that of one camera is of its batches alone."""
-    if cameras < 2:
+def _widened(gain: Interval, cameras: Sequence[Sequence[BatchCount]]) -> Interval:
+    """Return the interval, widened by Student's t; that of one camera is of its batches alone.
+
+    The variance has two parts, each with degrees of freedom of its own: what cameras differ by, and what the batches of
+    a camera differ by. Those of their sum are from Satterthwaite (1946, equation 17). So a few cameras that agree
+    prove as much as their batches do.
+    """
+    if len(cameras) < 2:
         return gain
-    factor = float(stdtrit(cameras - 1, 0.975) / ndtri(0.975))
+    images = sum(each.images for batches in cameras for each in batches)
+    between = within = 0.0
+    for batches in cameras:
+        n = sum(each.images for each in batches)
+        own = sum(each.scene - each.label for each in batches) / n
+        residuals = [each.scene - each.label - own * each.images for each in batches]
+        between += (n / images * (own - gain.value)) ** 2
+        within += sum(each * each for each in residuals) / images**2
+    of_cameras, of_batches = len(cameras) - 1, sum(map(len, cameras)) - len(cameras)
+    if not between or not of_batches:
+        return gain
+    # Cameras that are drawn with replacement differ by too little, as a variance does that is divided by n.
+    unbiased = between * len(cameras) / of_cameras
+    freedom = (unbiased + within) ** 2 / (unbiased**2 / of_cameras + within**2 / of_batches)
+    factor = sqrt((unbiased + within) / (between + within)) * float(stdtrit(freedom, 0.975) / ndtri(0.975))
     low, high = gain.value - factor * (gain.value - gain.low), gain.value + factor * (gain.high - gain.value)
     return replace(gain, low=max(-1.0, low), high=min(1.0, high))
 
@@ -237,15 +265,21 @@ def _windows(store: Store, noted: Sequence[ServedSettings], card: str) -> list[_
     if not ours & others:
         return found
     for tp, keys in chains(store).items():
-        since: datetime | None = None
+        before: tuple[str | None, datetime | None] = (None, None)
         for key in keys:
-            footer = footer_of(store, key)
-            until = datetime.fromisoformat(footer.created_at)
-            is_known = since is not None or footer.previous is None
-            model = footer.model_fingerprint
-            if is_known and model in others and is_ours.get((model, footer.config_fingerprint), False):
+            if (data := store.get(key)) is None:  # it was deleted since it was listed
+                continue
+            footer = read_footer(data, key)
+            previous, since = before
+            until, model = datetime.fromisoformat(footer.created_at), footer.model_fingerprint
+            before = key, until
+            is_known = footer.previous in (None, previous)
+            if not (is_known and model in others and is_ours.get((model, footer.config_fingerprint), False)):
+                continue
+            if found and (last := found[-1])[:3] == (model, tp.topic, tp.partition) and since == last.until:
+                found[-1] = last._replace(until=until)
+            else:
                 found.append(_ServedWithCard(model, tp.topic, tp.partition, since, until))
-            since = until
     return found
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from adawise.errors import SettingsError
+from adawise.records import TopicPartition
+from adawise.sink.layout import SegmentName, segment_key
 from adawise.sink.schemas import PREDICTIONS
 from adawise.sink.segment import SegmentFooter, encode
 from adawise.sink.served_by import ServedSettings
@@ -93,7 +95,7 @@ def noted(model: str, config: str, card: str) -> ServedSettings:
 def written(store: DictStore, day: int, model: str, config: str) -> None:
     """Add a segment of one offset to the chain."""
     first = day - 1
-    previous = f"{day - 1}" if day > 1 else None
+    previous = segment_key(TopicPartition("frames", 0), SegmentName(first - 1, 0)) if day > 1 else None
     footer = SegmentFooter(
         *("sink", "cluster", "topic id", "frames", 0, 1, first, 0, first + 1, previous, "attempt", "writer"),
         *(f"2026-05-{day:02}T00:00:00+00:00", model, config),
@@ -109,28 +111,33 @@ def test_rows_of_a_pair_count_while_the_card_served_it_also_where_it_came_back()
         written(store, day, "m", config)
     of_frames = [window for window in _windows(store, known, "ours") if window.model == "m"]
     days = [(window.since and window.since.day, window.until and window.until.day) for window in of_frames]
-    assert days == [(None, 1), (3, 4), (4, 5)]
+    assert days == [(None, 1), (3, 5)]
     assert {(window.topic, window.partition) for window in of_frames} == {("frames", 0)}
     assert [window for window in _windows(store, known, "ours") if window.model == "alone"] == [("alone", *[None] * 4)]
     of_theirs = _windows(store, known, "theirs")
-    assert [(window.since and window.since.day, window.until and window.until.day) for window in of_theirs] == [
-        (1, 2),
-        (2, 3),
-    ]
+    assert [(window.since and window.since.day, window.until and window.until.day) for window in of_theirs] == [(1, 3)]
     assert _windows(store, known, "another") == []
 
 
-def test_what_came_before_the_first_segment_that_is_left_is_not_known() -> None:
+@pytest.mark.parametrize(("left", "days"), [((2, 3, 4), [(2, 4)]), ((1, 2, 4, 5), [(None, 2), (4, 5)]), ((3,), [])])
+def test_a_segment_whose_predecessor_is_deleted_counts_for_nothing(
+    left: tuple[int, ...], days: list[tuple[int | None, int]]
+) -> None:
     store = DictStore()
-    written(store, 2, "m", "a")
-    written(store, 3, "m", "a")
-    (window,) = _windows(store, [noted("m", "a", "ours"), noted("m", "b", "theirs")], "ours")
-    assert (window.since and window.since.day, window.until and window.until.day) == (2, 3)
+    for day in left:
+        written(store, day, "m", "a")
+    windows = _windows(store, [noted("m", "a", "ours"), noted("m", "b", "theirs")], "ours")
+    assert [(window.since and window.since.day, window.until and window.until.day) for window in windows] == days
+
+
+def test_two_cameras_that_agree_are_a_proof_by_their_batches() -> None:
+    """By Student's t for two cameras, whatever they show, no two cameras of 240 labels would be."""
+    assert decide([each for camera in ("c0", "c1") for each in batches(camera, 0.1, count=30)], "d", "root").proves
 
 
 @pytest.mark.parametrize("cameras", [2, 3, 5])
 def test_few_cameras_that_differ_without_a_gain_are_seldom_a_proof(cameras: int) -> None:
-    """In at most 5 % of the cases, give or take chance; by the percentiles alone 13 % of two cameras were."""
+    """In at most 5 % of the worlds (10 of two cameras), give or take chance; by percentiles alone in 13 to 19 %."""
     rng = np.random.default_rng(cameras)
     proved = 0
     for seed in range(60):
@@ -139,4 +146,4 @@ def test_few_cameras_that_differ_without_a_gain_are_seldom_a_proof(cameras: int)
             each for n, gain in enumerate(gains) for each in batches(f"c{n}", gain, label=0.7, count=60, seed=seed)
         ]
         proved += decide(counts, "d", "root").proves
-    assert proved <= 6
+    assert proved <= (7 if cameras == 2 else 5)

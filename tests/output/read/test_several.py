@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from adawise.errors import SettingsError
-from adawise.output.read.several import check_disjoint
+from adawise.output.read.several import check_disjoint, is_divided
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
+from adawise.sink import layout
 from adawise.store.store import LocalStore
-from tests.sink.building import IDENTITY, TP, draft, open_chain
+from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 
 
 def write(
@@ -109,3 +110,30 @@ def test_partitions_are_compared_each_with_itself(tmp_path: Path) -> None:
     chain = open_chain(LocalStore(tmp_path / "b"))
     chain.recover(TopicPartition(TP.topic, 1), IDENTITY, 0)
     assert check_disjoint([a, b]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("claim", "divided"),
+    [
+        (b'{"plan": "p", "shard": 1, "shards": 2}', True),
+        (b'{"streams": ["a"]}', False),
+        (b"damaged", True),
+        (None, False),
+        (SettingsError("not allowed to read it"), False),
+    ],
+)
+def test_a_damaged_claim_may_be_that_of_a_shard_and_one_that_may_not_be_read_keeps_the_check_strict(
+    claim: bytes | SettingsError | None, divided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DictStore()
+    if isinstance(claim, bytes):
+        store.put(layout.REPLAY, claim)
+    get = store.get
+
+    def refuse(key: str) -> bytes | None:
+        if key == layout.REPLAY and isinstance(claim, SettingsError):
+            raise claim
+        return get(key)
+
+    monkeypatch.setattr(store, "get", refuse)
+    assert is_divided(store) is divided

@@ -87,7 +87,8 @@ def shard_of(store: Store) -> ShardOf | None:
 def is_divided(store: Store) -> bool:
     """Return True if a root is, or may be, that of a shard, whose chains are divided (`adawise.sink.invariant`).
 
-    A claim that cannot be read may be a shard's. In a root of workers it counts for nothing.
+    A damaged claim may be a shard's; in a root of workers it counts for nothing. One that may not be read leaves the
+    check of the chains strict.
     """
     with suppress(ChainError, SettingsError):  # `verify` reports the damage of both claims
         owner = read_owner(store)
@@ -96,8 +97,10 @@ def is_divided(store: Store) -> bool:
     try:
         data = store.get(layout.REPLAY)
         return data is not None and parse(_Replay, store, layout.REPLAY, data).of is not None
-    except (ChainError, SettingsError):
+    except ChainError:
         return True
+    except SettingsError:
+        return False
 
 
 def check_replay_claim(store: Store) -> None:
