@@ -159,6 +159,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
     "adawise_lab/finetune/compare_page": ("text page", "altair"),
+    "adawise_lab/sweep/grid": ("settings/describe settings/mistakes", ""),
+    "adawise_lab/sweep/run": (EVERYTHING, "structlog"),
+    "adawise_lab/sweep/table": ("labels/benefit/helped labels/compare text", "rich"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
 }
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
@@ -176,6 +179,7 @@ MAY_SEE_SETTINGS = {
         "adawise_lab/chronological/trained",
     ),
     *("adawise_lab/finetune", "adawise_lab/labelled", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
+    *("adawise_lab/sweep/grid", "adawise_lab/sweep/run"),
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/verify/findings"),

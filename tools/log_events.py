@@ -124,6 +124,10 @@ EVENTS: dict[str, LoggedEvent] = {
         "Workers of this partition were killed. Its messages are now decoded in an isolated process.",
         "Check the host and its memory. If a message is the cause, it is found and rejected.",
     ),
+    "shard_killed": LoggedEvent(
+        "The process of a shard of `sweep` ended without an answer; it is started again, three times at most.",
+        "If it lacked memory: lower `--processes`, or limits.inflight_mib.",
+    ),
     "start_not_marked": LoggedEvent(
         "The file that counts workers that were killed could not be written. The worker goes on without it."
     ),

@@ -23,6 +23,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "produce": ("adawise.cli.produce:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record:RecordCommand", "store raw messages of a topic"),
     "replay": ("adawise.cli.replay:ReplayCommand", "run the worker on a recording"),
+    "sweep": ("adawise_lab.cli.sweep:SweepCommand", "replay a recording with several settings, and compare them"),
     "diff": ("adawise_drift.cli.diff:DiffCommand", "prove two runs equal, or show where they differ"),
     "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "train the fine-tuned model on labelled images"),
     "card make": ("adawise_lab.cli.card:CardMakeCommand", "calibrate a pair of models on labelled images"),

@@ -234,7 +234,7 @@ def serve() -> None:
     """Run the child: read the decoder, then message after message from standard input, until it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker handles them, and ends this process
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     requests = sys.stdin.buffer
@@ -272,7 +272,7 @@ def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
     return decoded.frames, decoded.is_batch, decoded.dead
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel end this process with its parent, even if the parent is killed while this one is busy."""
     import ctypes
 

@@ -13,9 +13,10 @@ from adawise.replay.bounded import Range
 from adawise.sink import layout
 from adawise.sink.files import segment_keys
 from adawise.sink.owner import read_owner
+from adawise.sink.walk import newest
 from adawise.store.answers import AlreadyExists
 from adawise.store.documents import Count, Document, Text, read_document
-from adawise.store.store import Store
+from adawise.store.store import Store, open_store
 
 _LAYOUT = 1
 _NEW_FOLDER = "use a new folder"
@@ -83,6 +84,24 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
     if differs := [what for name, what in _DIFFERS.items() if getattr(before, name) != getattr(wanted, name)]:
         raise SettingsError(f"-o {root} holds a replay {differs[0]}; {_NEW_FOLDER}")
     return before
+
+
+def is_finished(root: str) -> bool:
+    """Return True if a replay has served all that it claimed, so that nothing is left to do.
+
+    Raises:
+        SettingsError: the folder has a worker's output, and not a replay's.
+        ChainError: the claim or a chain's newest segment cannot be read.
+        StoreUnavailable: the store does not answer.
+    """
+    store = open_store(root)
+    if (ours := claimed(store, root)) is None:
+        return False
+    for tp, (begin, until) in ours.part.items():
+        head = newest(store, tp)
+        if begin < until and (head is None or head.next < until or (ours.ends_streams and head.pending)):
+            return False
+    return True
 
 
 _DIFFERS = {

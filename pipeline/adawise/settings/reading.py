@@ -93,6 +93,32 @@ def read(
     return Reading(settings, origins, mistakes)
 
 
+def changed(settings: Settings, given: Sequence[Given], *, folder: Path, uses: frozenset[str] = frozenset()) -> Reading:
+    """Return settings with other values for some of them, checked as `read` does. For the arguments see there."""
+    defaults = Settings()
+    set_before = ((name, _value(settings, name)) for name in SETTINGS)
+    values = {name: Given(name, value, DEFAULT) for name, value in set_before if value != _value(defaults, name)}
+    mistakes: list[Mistake] = []
+    for each in given:
+        value, mistake = check(each)
+        if mistake is None:
+            values[each.name] = Given(each.name, value, each.origin)
+        else:
+            mistakes.append(mistake)
+    if mistakes:
+        return Reading(settings, {}, mistakes)
+    new, together = _together(values, set())
+    needs = [_mistake_at(name, problem, values) for name, problem in unmet(new, uses, folder)]
+    return Reading(new, {name: each.origin for name, each in values.items()}, [*together, *needs])
+
+
+def _value(settings: Settings, name: str) -> Any:
+    found: Any = settings
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def check(given: Given) -> tuple[Any, Mistake | None]:
     """Return the value, or None if it unsets the setting, and the mistake in the value alone, if there is one."""
     field = SETTINGS[given.name]
