@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import pdtrc
 
 from adawise.labels.arrays import Flags, Floats, Integers
+from adawise.text import percent
 from adawise_drift.changes.times import HOUR_US
 from adawise_drift.events.result import SEVERITIES, CameraChange, CameraGroup, Cause, DriftEvent
 
@@ -333,6 +334,6 @@ def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
 def _sentence(count: int, times: int, chance: float) -> str:
     often = "at one moment" if times == 1 else f"at {times} moments"
     return (
-        f"{count} cameras moved the same way {often}. If each camera moved at independent times, {chance:.1%} or "
-        "fewer of the histories would show as much."
+        f"{count} cameras moved the same way {often}. Chance alone would show as much in "
+        f"{percent(chance)} of cases or fewer."
     )

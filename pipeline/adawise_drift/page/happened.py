@@ -10,7 +10,7 @@ from typing import Any
 from adawise.labels.benefit.helped import Arm, Helped
 from adawise.page import Key, theme
 from adawise.text import LEVEL, counted, listed, points, three, two
-from adawise_drift.changes.times import DAY_US, HOUR_US, utc
+from adawise_drift.changes.times import DAY_US, HOUR_US, shift_us, utc, utc_us
 from adawise_drift.events.result import Camera, CameraChange, Cause, DriftEvent, Example
 from adawise_drift.events.severity import moved
 from adawise_drift.events.together import incidents
@@ -136,9 +136,11 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
     rows = tuple(by_camera(shown).items())
     since_us = _since_us(report)
     span_us = report.until_us - since_us + 1
+    zone = report.clocks.zone
     step_us = next((step for step in _STEPS_US if step * _TICKS >= span_us), _STEPS_US[-1])
-    first_us = -(-since_us // step_us) * step_us
-    ticks = [((at - since_us) / span_us * 100, _tick(at, step_us)) for at in range(first_us, report.until_us, step_us)]
+    shown_us = range(-(-(since_us + shift_us(since_us, zone)) // step_us) * step_us, report.until_us + DAY_US, step_us)
+    at_us = [(utc_us(shown, zone), _tick(shown, step_us)) for shown in shown_us]
+    ticks = [((at - since_us) / span_us * 100, words) for at, words in at_us if since_us <= at < report.until_us]
     shapes = {each.mark.outline for _, those in rows[:ROWS] for each in those}
     width = 100 * step_us / span_us
     begin = ticks[0][0] / (100 - width) * 100 if ticks and width < 100 else 0.0  # as CSS places what repeats
@@ -181,7 +183,7 @@ def _shown(report: Report, number: int, place: int, those: tuple[DriftEvent, ...
         anchor=f"incident-{number}",
         place=place,
         events=those,
-        when=happened(lead),
+        when=happened(lead, report.clocks.at(lead.stream_id)),
         moved=tuple(moved(event) for event in those),
         cost=cost(lead.cost),
         causes=tuple(causes.values()),
@@ -290,17 +292,20 @@ def _helped(helped: Helped | None) -> str:
             f"Adapting cannot be compared: for {counted(helped.labelled, 'label', 'labels')} no other prediction "
             "is known."
         )
-    labels = counted(helped.labelled, "label", "labels")
-    return f"By {labels}, each time on the same images, the served predictions are {_compared(rivals)}."
+    same = {arm.images for arm in rivals}
+    on = f" {counted(same.pop(), 'labelled image')}" if len(same) == 1 else ""
+    return f"On the same{on or ' labelled images'}, the served predictions are {_compared(rivals, counts=not on)}."
 
 
-def _compared(rivals: Sequence[Arm]) -> str:
+def _compared(rivals: Sequence[Arm], *, counts: bool) -> str:
+    """Return how served compares with each; with `counts` on how many images each comparison is."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for arm in rivals:
         assert arm.gain is not None
         gain = arm.gain
         between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}" if gain.is_known else "of one batch"
-        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
+        on = f", on {counted(arm.images, 'image')}" if counts else ""
+        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between}{on})")
     return "; ".join(f"{_WORDS[sign]} {listed(names)}" for sign, names in groups.items() if names)
 
 

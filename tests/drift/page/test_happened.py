@@ -19,7 +19,12 @@ REPORT = a_report([a_camera(name, [(0, 0.3)], hours=240) for name in NAMES], hou
 
 def test_events_of_a_moment_are_one_incident_that_has_all_their_measures() -> None:
     first, *rest = all_incidents(REPORT)
-    assert first.moved == ("accuracy 0.8 to 0.45", "confidence 0.85 to 0.6", "contrast -50%", "sharpness -39%")
+    assert first.moved == (
+        "accuracy .80 to .45",
+        "confidence .85 to .60",
+        "contrast −50\u00a0%",
+        "sharpness −39\u00a0%",
+    )
     assert first.matters
     assert len(rest) == 9
     assert [each.place for each in (first, *rest) if each.lead.stream_id == "gate"] == [3, 2, 4, 1]  # by time
