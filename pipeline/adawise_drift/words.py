@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 import numpy as np
 
 from adawise.labels.arrays import Floats
-from adawise.text import LEVEL, as_long_duration, minus, points, two
+from adawise.text import LEVEL, as_long_duration, minus, percent, points, two
 from adawise_drift.changes.times import moment, shift_us, zone_name
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise_drift.events.calendar import hours
@@ -226,8 +226,8 @@ def alarms(of: Calendar) -> str:
     where = max(of.conditions, key=lambda each: each.share * each.alarms)
     most = f", most of them in condition {where.name}" if of.count > 1 else ""
     return (
-        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
-        "of those images; `adawise card correct` corrects the card"
+        f"alarm in {percent(of.alarms)} of its batches{most}: the fine-tuned model may be over-confident there. Label "
+        "some of those images; `adawise card correct` corrects the card"
     )
 
 

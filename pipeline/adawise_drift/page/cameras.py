@@ -12,6 +12,7 @@ import numpy as np
 from adawise.page import Key, theme
 from adawise.text import NOTHING, as_long_duration, counted, listed, percent, two
 from adawise_drift import words
+from adawise_drift.changes.times import moment
 from adawise_drift.events.result import AccuracyOverTime, Calendar, Camera, Series
 from adawise_drift.page.happened import IncidentShown, largest
 from adawise_drift.page.panels import Panel
@@ -319,9 +320,7 @@ def _cells(camera: Camera, incidents: int, zone: tzinfo) -> tuple[Sortable, ...]
     return (
         _two(camera.drift),
         _whole(incidents),
-        Sortable(NOTHING, math.nan)
-        if change is None
-        else Sortable(words.when(change.time_us, change.time_us, zone), change.time_us / 1e6),
+        Sortable(NOTHING, math.nan) if change is None else Sortable(moment(change.time_us, zone), change.time_us / 1e6),
         _two(camera.alpha),
         Sortable(words.from_to(min(heights), max(heights)), max(heights)),
         _two(camera.alpha_last),

@@ -178,7 +178,7 @@ const overTime = (() => {
   };
 
   const number = (value, digits) =>
-    value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace(/^(-?)0\./, "$1.").replace("-", "−");
   const words = (row, columns, seconds, zone) =>
     [
       `${new Date(row.t).toISOString().slice(0, seconds ? 19 : 16).replace("T", " ")} ${zone}`,

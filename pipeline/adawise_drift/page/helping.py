@@ -159,12 +159,15 @@ def _dots(
     kinds = list(dict.fromkeys(value["look"] for value in values))
     shapes, colours = zip(*(_MARKS.get(kind, _OTHER) for kind in kinds), strict=True)
     y = alt.Y("arm:N", title=None).sort(list(order)).axis(labelLimit=180)
-    x = alt.X("value:Q", title=title).scale(zero=False)
+    x = alt.X("value:Q", title=title).scale(zero=False).axis(labelExpr=theme.WITHOUT_ZERO)
     base = alt.Chart(theme.rows(values))
     colour = alt.Color("look:N").scale(domain=kinds, range=list(colours))
     layers = [
         base.mark_rule(strokeWidth=2).encode(
-            y=y, x=alt.X("low:Q").title(title).scale(zero=False), x2="high:Q", color=colour
+            y=y,
+            x=alt.X("low:Q").title(title).scale(zero=False).axis(labelExpr=theme.WITHOUT_ZERO),
+            x2="high:Q",
+            color=colour,
         ),
         base.mark_point(filled=True, opacity=1, size=90).encode(
             y=y,
@@ -202,7 +205,7 @@ def _arms(arms: Sequence[Arm]) -> Table:
         for arm in arms
     ]
     headers = ("alpha", "images", "accuracy", "ECE", "advantage of served, points", "predictions from")
-    return Table(f"Arms, {LEVEL} intervals below", "as served", headers, tuple(lines))
+    return Table(f"Ways to predict (arms), {LEVEL} intervals below", "arm", headers, tuple(lines))
 
 
 def _cameras(by_camera: Mapping[str, Sequence[Arm]], states: Mapping[str, str]) -> Table:

@@ -3,8 +3,9 @@
 What a reader may open is inert text until then: `inert` compresses it, and the page's script reads it. The head is
 JSON; a zero and the values of all columns follow it. A value is low + step * q, where a column of the head is
 `[low, step]`; q is an unsigned integer of 16 bits, 65535 if the value is not known. All upper bytes of a column precede
-its lower ones, which compresses better. A step is a thousandth (of counts one, of multiples of a median .005), or a 65534th of the range if that is
-more: no screen resolves less. `runs` are the bins that are there, as pairs (first, how many).
+its lower ones, which compresses better. A step is a thousandth (of counts one, of multiples of a median .005), or a
+65533rd of the range if that is more: no screen resolves less. `runs` are the bins that are there, as pairs
+(first, how many).
 
 A small picture is alpha of one camera as paths of an SVG, all on the same scales. Its points are columns: each keeps
 the lowest and the highest alpha of the bins under it.

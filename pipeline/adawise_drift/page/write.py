@@ -22,7 +22,7 @@ from adawise_drift.events.result import CameraGroup
 from adawise_drift.events.severity import moved
 from adawise_drift.page import helping
 from adawise_drift.page.cameras import HEADERS, CameraShown, colour, overall, shown
-from adawise_drift.page.happened import CARDS, advise, all_incidents, by_camera, marks, outline, timeline
+from adawise_drift.page.happened import CARDS, advise, all_incidents, at_once, by_camera, marks, outline, timeline
 from adawise_drift.page.panels import Panel, panels
 from adawise_drift.page.plots import write_plots
 from adawise_drift.page.series import HEIGHT, WIDTH, inert, packed, together, with_fewer_points
@@ -114,7 +114,9 @@ def page(report: Report) -> str:
     report = with_fewer_points(report)
     kinds, incidents = panels(), all_incidents(report)
     cameras = shown(report, kinds, by_camera(incidents))
-    advice, known = advise(report, incidents), {camera.name: camera for camera in cameras}
+    of_fleet = at_once(report, incidents)
+    folded = {each.lead.incident for of in of_fleet for each in of.incidents}
+    advice, known = advise(report, incidents, of_fleet), {camera.name: camera for camera in cameras}
     groups = _groups(report, known)
     helped = (
         None
@@ -146,7 +148,8 @@ def page(report: Report) -> str:
         known=known,
         timeline=timeline(report, incidents),
         incidents=incidents,
-        cards=[each for each in incidents if each.matters][:CARDS],
+        cards=[each for each in incidents if each.matters and each.lead.incident not in folded][:CARDS],
+        of_fleet=of_fleet,
         gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
         heavy=sum(each.matters for each in incidents),
         events_shown=_EVENTS,
