@@ -86,7 +86,7 @@ def cost(of: AccuracyCost | None) -> str:
     """
     if of is None:
         return ""
-    if not _is_told(of):
+    if not _is_shown(of):
         least = points(max(abs(of.low - of.accuracy), abs(of.high - of.accuracy))).lstrip("+")
         return (
             f"accuracy: cost unknown, since confidence alone shows no change below {least} points, and labels are too "
@@ -97,7 +97,7 @@ def cost(of: AccuracyCost | None) -> str:
     return f"accuracy {points(of.accuracy)} points ({LEVEL} {points(of.low)} to {points(of.high)}, {how})"
 
 
-def _is_told(of: AccuracyCost) -> bool:
+def _is_shown(of: AccuracyCost) -> bool:
     """Return whether a cost is a number for the reader: it is measured, or its estimate is surely not zero."""
     return of.how == "measured" or of.low > 0.0 or of.high < 0.0
 
@@ -127,7 +127,7 @@ def short_cost(of: AccuracyCost | None) -> str:
     """Return a cost in words: -0.15 (-0.20 to -0.10, measured), or unknown."""
     if of is None:
         return ""
-    if not _is_told(of):
+    if not _is_shown(of):
         return "unknown"
     doubt = ", labels contradict it" if of.is_doubted else ""
     return f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how}{doubt})"

@@ -144,7 +144,7 @@ def longest_gap(bins: Integers) -> int:
 def _column(values: Floats, least: float) -> tuple[list[float | None], bytes]:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     step = max(least, (high - low) / (_UNKNOWN - 2))
-    low = math.floor(low / step) * step  # so that what is told of it is rounded once
+    low = math.floor(low / step) * step  # so that the page rounds a value once
     scaled = np.rint(np.nan_to_num((values - low) / step))
     whole = np.where(np.isfinite(values), scaled, _UNKNOWN).astype(">u2")
     planes = whole.view(np.uint8).reshape(-1, 2).T
