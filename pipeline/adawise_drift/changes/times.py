@@ -39,7 +39,7 @@ def moment(us: int, zone: tzinfo = UTC) -> str:
 
 
 def zone_name(us: int, zone: tzinfo) -> str:
-    """Return what a zone is called at a moment: UTC, CEST, or UTC+03 where it has no letters."""
+    """Return what a zone is called at a moment: UTC, CEST, or UTC+03 where it has no abbreviation."""
     name = utc(us).astimezone(zone).tzname() or "UTC"
     return f"UTC{name}" if name[0] in "+-" else name
 
