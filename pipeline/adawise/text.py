@@ -14,7 +14,8 @@ _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "
 _DIGITS = re.compile(r"[0-9]+")
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
 NOTHING = "–"
-LEVEL = "95\u00a0%"  # of all intervals; the two stay on one line
+PER_CENT = "\u00a0%"  # behind a number, on its line
+LEVEL = f"95{PER_CENT}"  # of all intervals; the two stay on one line
 
 
 def as_duration(seconds: float) -> str:
@@ -112,6 +113,15 @@ def shared_layers(tail_share: float, why: str = "") -> str:
     if tail_share >= 1.0:
         return "nothing is shared" + (f" ({why})" if why else "")
     return f"equal first layers: an image at a second alpha costs {small(tail_share)} of a forward"
+
+
+def percent(share: float) -> str:
+    """Return a share as 42 %, with a digit after the point where a whole number would say none or all."""
+    if math.isnan(share):
+        return NOTHING
+    whole = f"{100 * share:.0f}"
+    exact = f"{100 * share:.1f}" if whole in {"0", "100"} and share not in {0.0, 1.0} else whole
+    return f"{exact}{PER_CENT}"
 
 
 def points(difference: float | None) -> str:

@@ -133,6 +133,7 @@ def _report(
             *notes.never_served(tables, request.roots, request.since, request.until),
         ),
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        clocks=request.clocks,
         baseline=history.updated(),
         beyond={str(limit): limit.exceeded(cameras, events, helped) for limit in request.limits},
     )

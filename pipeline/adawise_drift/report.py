@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adawise.console import finite
 from adawise.labels.benefit.helped import Helped
-from adawise_drift.changes.times import utc
+from adawise_drift.changes.times import UTC_CLOCKS, Clocks, utc
 from adawise_drift.events.result import (
     NOTHING_KNOWN,
     AccuracyOverTime,
@@ -57,6 +57,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     beyond: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # limit -> the cameras beyond it
+    clocks: Clocks = UTC_CLOCKS  # by which the page shows times
     baseline: Baseline | None = None  # what `finish` writes; None where no file is to be brought up to date
 
     @property
@@ -97,7 +98,7 @@ class Report:
 
 STATES = ("ok", "changed", "failing", "silent")
 """States of a camera, the worst last."""
-_NOT_IN_JSON = {"series", "overall", "image", "baseline"}  # fields
+_NOT_IN_JSON = {"series", "overall", "image", "baseline", "clocks"}  # fields
 
 
 def _plain(value: Any) -> Any:

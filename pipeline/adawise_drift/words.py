@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 
 import numpy as np
 
 from adawise.labels.arrays import Floats
-from adawise.text import LEVEL, NOTHING, as_long_duration, minus, points, two
-from adawise_drift.changes.times import moment
+from adawise.text import LEVEL, as_long_duration, minus, percent, points, two
+from adawise_drift.changes.times import moment, shift_us, zone_name
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise_drift.events.calendar import hours
 from adawise_drift.events.result import (
@@ -28,15 +29,6 @@ _ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
 _OF_HOURS, _FREQUENT = 3, 0.05  # conditions whose hours a sentence has, and their share
 
 
-def percent(share: float) -> str:
-    """Return a share as 42 %, with a digit after the point where a whole number would say none or all."""
-    if math.isnan(share):
-        return NOTHING
-    whole = f"{100 * share:.0f}"
-    exact = f"{100 * share:.1f}" if whole in {"0", "100"} and share not in {0.0, 1.0} else whole
-    return f"{exact}\u00a0%"
-
-
 def from_to(before: float, after: float) -> str:
     """Return two levels as .31 to .78."""
     return f"{two(before)} to {two(after)}"
@@ -47,44 +39,67 @@ def signed(difference: float) -> str:
     return minus(f"{difference:+.2f}".replace("0.", ".", 1))
 
 
-def when(since_us: int, until_us: int) -> str:
-    """Return 2026-11-25 08:00 to 14:00 UTC, or one moment if both are the same minute."""
-    since, until = moment(since_us), moment(until_us)
+def when(since_us: int, until_us: int, zone: tzinfo = UTC) -> str:
+    """Return 2026-11-25 08:00 to 14:00 UTC, or one moment if both are the same minute; by the clocks of a zone."""
+    since, until, name = moment(since_us, zone), moment(until_us, zone), zone_name(until_us, zone)
     if since == until:
-        return f"{since} UTC"
-    return f"{since} to {_shorter(since, until)} UTC"
+        return f"{since} {name}"
+    before = zone_name(since_us, zone)
+    return f"{since}{'' if before == name else f' {before}'} to {_shorter(since, until)} {name}"
 
 
-def changed(change: CameraChange) -> str:
+def changed(change: CameraChange, zone: tzinfo = UTC) -> str:
     """Return when a change was: a ramp from when to when; a step at a moment, and within which span."""
     if change.kind == "ramp":
-        return when(change.earliest_us, change.latest_us)
-    return _at(change.time_us, change.earliest_us, change.latest_us)
+        return when(change.earliest_us, change.latest_us, zone)
+    return _at(change.time_us, change.earliest_us, change.latest_us, zone)
 
 
-def happened(event: DriftEvent) -> str:
+def happened(event: DriftEvent, zone: tzinfo = UTC) -> str:
     """Return when an event was: from when to when, or at a moment, as `changed`."""
     if event.shape == "ended":
-        return f"since {moment(event.since_us)} UTC"
+        return f"since {when(event.since_us, event.since_us, zone)}"
     if event.shape in {"ramp", "spike", "unrest", "silence"}:
-        return when(event.since_us, event.until_us)
-    return _at(event.since_us, event.earliest_us, event.latest_us)
+        return when(event.since_us, event.until_us, zone)
+    return _at(event.since_us, event.earliest_us, event.latest_us, zone)
 
 
-def _at(at_us: int, earliest_us: int, latest_us: int) -> str:
-    since, at, until = (moment(us) for us in (earliest_us, at_us, latest_us))
+def _at(at_us: int, earliest_us: int, latest_us: int, zone: tzinfo) -> str:
+    since, at, until = (moment(us, zone) for us in (earliest_us, at_us, latest_us))
     if since == until:
-        return when(earliest_us, latest_us)
-    return f"{at} UTC (between {_shorter(at, since)} and {_shorter(at, until)})"
+        return when(earliest_us, latest_us, zone)
+    return f"{at} {zone_name(at_us, zone)} (between {_shorter(at, since)} and {_shorter(at, until)})"
+
+
+def axis(zone: tzinfo, us: int) -> str:
+    """Return which clocks the time of a figure is by: one offset throughout, that of a moment."""
+    hours, minutes = divmod(round(shift_us(us, zone) / 6e7), 60)
+    name = zone_name(us, zone)
+    offset = "" if name.startswith("UTC") else f" (UTC{hours:+03d}:{minutes:02d})"
+    return f"times are {name}{minus(offset)}"
 
 
 def cost(of: AccuracyCost | None) -> str:
-    """Return accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels), or "" if it is not known."""
+    """Return accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels), or "" if nothing is known of it.
+
+    An estimate that may as well be none says so instead of a number.
+    """
     if of is None:
         return ""
+    if not _is_shown(of):
+        least = points(max(abs(of.low - of.accuracy), abs(of.high - of.accuracy))).lstrip("+")
+        return (
+            f"accuracy: cost unknown, since confidence alone shows no change below {least} points, and labels are too "
+            "few"
+        )
     how = "measured by labels" if of.how == "measured" else "estimated from confidence"
     how += ", which labels contradict on this camera" if of.is_doubted else ""
     return f"accuracy {points(of.accuracy)} points ({LEVEL} {points(of.low)} to {points(of.high)}, {how})"
+
+
+def _is_shown(of: AccuracyCost) -> bool:
+    """Return whether a cost is a number for the reader: it is measured, or its estimate is surely not zero."""
+    return of.how == "measured" or of.low > 0.0 or of.high < 0.0
 
 
 def _shorter(other: str, moment_: str) -> str:
@@ -109,9 +124,11 @@ def quarters(values: Floats) -> tuple[float, float]:
 
 
 def short_cost(of: AccuracyCost | None) -> str:
-    """Return a cost in words: -0.15 (-0.20 to -0.10, measured)."""
+    """Return a cost in words: -0.15 (-0.20 to -0.10, measured), or unknown."""
     if of is None:
         return ""
+    if not _is_shown(of):
+        return "unknown"
     doubt = ", labels contradict it" if of.is_doubted else ""
     return f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how}{doubt})"
 
@@ -139,6 +156,7 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
     ]
     if guessed:
         found.append(f"Estimated {'; '.join(guessed)}: root mean squares, on a pair whose labels are known.")
+    found += contradictions(of)
     if of.off is not None:
         off, way = of.off, "high" if of.off.value > 0 else "low"
         ends = sorted(abs(end) for end in (off.low, off.high))
@@ -155,6 +173,25 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
         else:
             found.append("On the labelled images the estimate from confidence shows no error on average.")
     return " ".join(found)
+
+
+def contradictions(of: AccuracyOverTime) -> Iterator[str]:
+    """Yield a sentence for each kind of estimate whose interval lies beside that of the labels of the same time."""
+    for how, (by, _) in _ESTIMATED.items():
+        pairs = [
+            (label, guess)
+            for label in of.of("measured")
+            for guess in of.of(how)
+            if guess.since_us < label.until_us and label.since_us < guess.until_us
+        ]
+        beside = [(a, b) for a, b in pairs if b.low > a.high or b.high < a.low]
+        if beside:
+            label, guess = max(beside, key=lambda pair: abs(pair[0].accuracy - pair[1].accuracy))
+            yield (
+                f"Labels contradict the estimate from {by}: at the same time it is {two(guess.accuracy)} "
+                f"({LEVEL} {two(guess.low)} to {two(guess.high)}), and by {label.images:,} labels accuracy is "
+                f"{two(label.accuracy)} ({LEVEL} {two(label.low)} to {two(label.high)})."
+            )
 
 
 def _went(of: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
@@ -189,8 +226,8 @@ def alarms(of: Calendar) -> str:
     where = max(of.conditions, key=lambda each: each.share * each.alarms)
     most = f", most of them in condition {where.name}" if of.count > 1 else ""
     return (
-        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
-        "of those images; `adawise card correct` corrects the card"
+        f"alarm in {percent(of.alarms)} of its batches{most}: the fine-tuned model may be over-confident there. Label "
+        "some of those images; `adawise card correct` corrects the card"
     )
 
 

@@ -60,8 +60,8 @@ def test_each_incident_of_weight_is_one_alert_until_the_next_report_is_due(repor
     assert {alert["labels"]["state"] for alert in found} == {"failing", "changed", "silent"}
     assert first["endsAt"] == "2026-11-28T04:00:00.000+00:00"
     assert first["annotations"]["description"] == (
-        "accuracy 0.8 to 0.45; confidence 0.85 to 0.6; contrast -50%; sharpness -39%. Accuracy -0.35 (-0.40 to -0.30, "
-        "measured). likely: weather, dirt on the lens, or focus"
+        "accuracy .80 to .45; confidence .85 to .60; contrast −50\u00a0%; sharpness −39\u00a0%. "
+        "Accuracy -0.35 (-0.40 to -0.30, measured). likely: weather, dirt on the lens, or focus"
     )
     long = alerts(report, timedelta(days=60), NOW)
     assert long[0]["endsAt"] == "2026-12-04T04:00:00.000+00:00"

@@ -146,7 +146,7 @@ def test_fog_is_told_with_the_objective_and_the_classes_and_who_else_it_came_ove
     those = {event.measure: event for event in events if event.incident == fog.incident}
     assert {"alpha", "objective", "mix"} <= set(those)
     assert (those["objective"].before, those["objective"].after) == pytest.approx((0.8, 1.6), abs=0.1)
-    assert "empty street 0% to 60%" in those["mix"].detail
+    assert "empty street 0\u00a0% to 60\u00a0%" in those["mix"].detail
 
 
 def test_another_model_is_told_before_all_else(events: tuple[DriftEvent, ...]) -> None:

@@ -42,8 +42,8 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     assert f"{root}: 5 cameras, 3510 batches, 27180 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
     assert "cameras: 1 ok, 1 changed, 3 failing, 0 silent\n" in out
     by_camera = {line.split()[1]: line for line in out.splitlines() if " -0" in line or "+0." in line}
-    assert "mix: empty street 0% to 60%" in by_camera["yard"]
-    assert "objective 0.81 to 1.6; confidence 0.9 to 0.6" in by_camera["yard"]
+    assert "mix: empty street 0\u00a0% to 60\u00a0%" in by_camera["yard"]
+    assert "objective .81 to 1.60; confidence .90 to .60" in by_camera["yard"]
     assert "-0.30 (-0.48 to -0.12, estimated)   1 of 4 other cameras moved the same way then: ramp" in by_camera["yard"]
     assert "rejects 0 to 0.25; alpha 0.3 to 0.7; a silence" in by_camera["tunnel"]
     assert "the camera was silent for 3 hours" in by_camera["tunnel"]

@@ -19,6 +19,7 @@ from tools.bench import (
     commits,
     compact,
     decision,
+    drift_page,
     drift_read,
     estimates,
     events,
@@ -52,6 +53,7 @@ from tools.bench import (
 
 BENCHES = {
     "decision": decision.main,
+    "drift_page": drift_page.main,
     "host": host.main,
     "http": http.main,
     "pixels": pixels.main,

@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--no-page", action="store_true", help="JSON alone")
     wanted = parser.parse_args()
     folder: Path = wanted.folder.resolve()
-    if not wanted.assess:
+    if not wanted.judge:
         day = Day(CAMERAS[: wanted.cameras], wanted.hours, wanted.every, wanted.images, wanted.seed)
         _all(folder, day, page=not wanted.no_page)
     from tools.drift.day_verdict import assess, summary

@@ -7,7 +7,9 @@ const draw = (() => {
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, loader, defaultStyle: false };
   return async (place, spec, tooltip = { disableDefaultStyle: true }) => {
     try {
-      return (await vegaEmbed(place, spec, { ...options, tooltip })).view;
+      const { view } = await vegaEmbed(place, spec, { ...options, tooltip });
+      place.querySelector("svg").ariaHidden = "true"; // the element around it is the image, with its sentence
+      return view;
     } catch (error) {
       place.textContent = `This figure could not be drawn: ${error.message}`;
       place.classList.add("problem");
@@ -16,4 +18,4 @@ const draw = (() => {
     }
   };
 })();
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((folded) => (folded.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("details:not(.on-request)").forEach((folded) => (folded.open = true)));

@@ -21,6 +21,9 @@ SERVED, ZERO_SHOT, FINE_TUNED, BEST_FIXED, ORACLE = (
 
 RANGE, TRIED, LEVEL = "var(--range)", "var(--tried)", "var(--level)"
 
+WITHOUT_ZERO = "replace(datum.label, regexp('^(\u2212?)0[.]'), '$1.')"
+"""Label of an axis as the page writes numbers: .25."""
+
 Layers = alt.LayerChart | alt.FacetChart  # the return types of `layer` in altair
 
 CONFIG: dict[str, Any] = {

@@ -33,9 +33,20 @@ def utc(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
-def moment(us: int) -> str:
-    """Return a moment in words: 2026-11-25 08:00."""
-    return utc(us).strftime("%Y-%m-%d %H:%M")
+def moment(us: int, zone: tzinfo = UTC) -> str:
+    """Return a moment in words, by the clocks of a zone: 2026-11-25 08:00."""
+    return utc(us).astimezone(zone).strftime("%Y-%m-%d %H:%M")
+
+
+def zone_name(us: int, zone: tzinfo) -> str:
+    """Return what a zone is called at a moment: UTC, CEST, or UTC+03 where it has no abbreviation."""
+    name = utc(us).astimezone(zone).tzname() or "UTC"
+    return f"UTC{name}" if name[0] in "+-" else name
+
+
+def shift_us(us: int, zone: tzinfo) -> int:
+    """Return by how much the clocks of a zone are ahead of UTC at a moment, in microseconds."""
+    return _offset(zone, us)
 
 
 def bin_width_us(span_us: int, most: int) -> int:

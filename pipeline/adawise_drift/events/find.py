@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.labels.arrays import Floats, Integers
+from adawise.text import percent
 from adawise_drift.changes.find import Change, Sensitivity, block_means, daily_cycle, find_changes
 from adawise_drift.changes.times import DAY_US
 from adawise_drift.events.measures import MEASURES, Binned, Measure, Mixed, filled
@@ -189,4 +190,4 @@ def _came_and_went(labels: Sequence[str], before: Integers, after: Integers, mov
     """Return the classes that moved most in words: car 12 % to 55 %; bus 40 % to 5 %."""
     most = np.argsort(-np.abs(moved))[:_NAMED]
     shares = (before / before.sum(), after / after.sum())
-    return "; ".join(f"{labels[k]} {shares[0][k]:.0%} to {shares[1][k]:.0%}" for k in most)
+    return "; ".join(f"{labels[k]} {percent(shares[0][k])} to {percent(shares[1][k])}" for k in most)

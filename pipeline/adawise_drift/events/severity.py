@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from adawise.labels.arrays import selected
-from adawise.text import as_long_duration
+from adawise.text import PER_CENT, as_long_duration, minus, percent, two
 from adawise_drift.changes.times import HOUR_US, utc
 from adawise_drift.events.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
 from adawise_drift.events.calendar import name_of, visits_before
@@ -190,27 +190,30 @@ def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
 
 
 def moved(event: DriftEvent) -> str:
-    """Return what moved in words: confidence 0.85 to 0.6; of logarithms the change in per cent."""
+    """Return what moved in words: confidence .85 to .60; of logarithms the change in per cent."""
     if event.shape in {"silence", "ended"}:
         return "no images" if event.shape == "ended" else "a silence"
     if event.measure == "model":
         return "another model"
     if event.shape in {"unrest", "cycle begun", "cycle ended", "cycle changed"}:
         swings = {
-            "cycle ended": f"{abs(event.before):.2g}",
-            "cycle changed": f"{event.before:.2g} to {event.after:.2g}",
+            "cycle ended": two(abs(event.before)),
+            "cycle changed": f"{two(event.before)} to {two(event.after)}",
         }
-        return f"{event.measure}: {event.shape}, a swing of {swings.get(event.shape, f'{abs(event.after):.2g}')}"
+        return f"{event.measure}: {event.shape}, a swing of {swings.get(event.shape, two(abs(event.after)))}"
     if event.measure == "mix":
         return f"mix: {event.detail}"
     if event.unit == "log":
-        return f"{event.measure} {math.expm1(event.after - event.before):+.0%}"
-    unit = f" {event.unit}" if event.measure == "rate" else ""
-    return f"{event.measure} {_figure(event.before)} to {_figure(event.after)}{unit}"
+        return f"{event.measure} {minus(f'{math.expm1(event.after - event.before):+.0%}'.replace('%', PER_CENT))}"
+    if event.measure == "rejects":
+        return f"{event.measure} {percent(event.before)} to {percent(event.after)}"
+    if event.measure == "rate":
+        return f"{event.measure} {_count(event.before)} to {_count(event.after)} {event.unit}"
+    return f"{event.measure} {two(event.before)} to {two(event.after)}"
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def _next(event: DriftEvent, roots: Sequence[str]) -> str:

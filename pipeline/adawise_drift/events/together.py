@@ -10,7 +10,7 @@ our own (docs/decisions/formulas.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import pdtrc
 
 from adawise.labels.arrays import Flags, Floats, Integers
+from adawise.text import percent
 from adawise_drift.changes.times import HOUR_US
 from adawise_drift.events.result import SEVERITIES, CameraChange, CameraGroup, Cause, DriftEvent
 
@@ -121,6 +122,70 @@ def _others(alike: Sequence[str], cameras: int) -> list[Cause]:
         return []
     named = ", ".join(alike[:_NAMED]) + (f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else "")
     return [Cause("others", f"{len(alike)} of {cameras} other cameras moved the same way then: {named}")]
+
+
+# -- incidents of many cameras at one moment
+
+_FEWEST_OF_FLEET, _SHARE_OF_FLEET = 3, 0.1  # cameras
+_BY_CHANCE = 0.01
+_NO_IMAGES = frozenset({"silence", "ended"})
+
+
+@dataclass(frozen=True, slots=True)
+class FleetIncident:
+    """The same on many cameras at one moment, which lies between `since_us` and `until_us` for each of them.
+
+    `leads`: the event of each camera that is reported first, the most severe camera first.
+    """
+
+    since_us: int
+    until_us: int
+    leads: tuple[DriftEvent, ...]
+
+
+def fleet_incidents(events: Sequence[DriftEvent], cameras: int, span_us: tuple[int, int]) -> tuple[FleetIncident, ...]:
+    """Return the incidents that a tenth of the cameras have in common, and no fewer than three; the largest first.
+
+    They have a measure, a direction and a moment in common that lies within the interval of each, and so many would
+    meet by chance in fewer than one of a hundred histories: a Poisson count of what overlaps a moment (a bound over
+    all moments).
+
+    Args:
+        events: of all cameras, in the order of the report.
+        cameras: how many there are.
+        span_us: [since, until] of the time that is judged.
+    """
+    alike: dict[tuple[str, str], list[DriftEvent]] = {}
+    for lead, *_ in incidents(events).values():
+        kind = ("rate", "none") if lead.shape in _NO_IMAGES else (lead.measure, f"{lead.shape} {lead.size > 0}")
+        alike.setdefault(kind, []).append(lead)
+    least = max(_FEWEST_OF_FLEET, _SHARE_OF_FLEET * cameras)
+    found = [each for those in alike.values() for each in _at_one_moment(those, least, span_us)]
+    return tuple(sorted(found, key=lambda each: (-len(each.leads), each.since_us)))
+
+
+def _at_one_moment(those: list[DriftEvent], least: float, span_us: tuple[int, int]) -> Iterator[FleetIncident]:
+    """Yield the moments that most have in common, one after the other, until too few are left."""
+    expected = sum(until - since for since, until in map(_moment_of, those)) / max(1, span_us[1] - span_us[0])
+    left = those
+    while len(left) >= least:
+        best: dict[str, DriftEvent] = {}
+        for at, _ in map(_moment_of, left):
+            here = {e.stream_id: e for e in reversed(left) if _moment_of(e)[0] <= at <= _moment_of(e)[1]}
+            best = max(best, here, key=len)
+        if len(best) < least or len(those) * float(pdtrc(len(best) - 2, expected)) > _BY_CHANCE:
+            return
+        members = [event for event in left if best.get(event.stream_id) is event]
+        since, until = zip(*map(_moment_of, members), strict=True)
+        yield FleetIncident(max(since), min(until), tuple(members))
+        left = [event for event in left if event not in members]
+
+
+def _moment_of(event: DriftEvent) -> tuple[int, int]:
+    """Return between when an event began; silences that begin within three hours of each other are of one moment."""
+    if event.shape in _NO_IMAGES:
+        return event.since_us, event.since_us + _NEAR_US
+    return event.earliest_us, event.latest_us
 
 
 # -- groups of cameras that moved together more than by chance
@@ -333,6 +398,6 @@ def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
 def _sentence(count: int, times: int, chance: float) -> str:
     often = "at one moment" if times == 1 else f"at {times} moments"
     return (
-        f"{count} cameras moved the same way {often}. If each camera moved at independent times, {chance:.1%} or "
-        "fewer of the histories would show as much."
+        f"{count} cameras moved the same way {often}. Chance alone would show as much in "
+        f"{percent(chance)} of cases or fewer."
     )

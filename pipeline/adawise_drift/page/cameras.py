@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 
 import numpy as np
 
 from adawise.page import Key, theme
-from adawise.text import NOTHING, as_long_duration, counted, listed, two
+from adawise.text import NOTHING, as_long_duration, counted, listed, percent, two
 from adawise_drift import words
-from adawise_drift.events.result import Calendar, Camera, Series
+from adawise_drift.changes.times import moment
+from adawise_drift.events.result import AccuracyOverTime, Calendar, Camera, Series
 from adawise_drift.page.happened import IncidentShown, largest
 from adawise_drift.page.panels import Panel
 from adawise_drift.page.series import Picture, appearance, picture
@@ -39,11 +41,12 @@ class Sortable:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A panel of one camera; `anchor` is of the element that it is drawn into."""
+    """A panel of one camera; `anchor` is of the element that it is drawn into, `warning` precedes the reading."""
 
     anchor: str
     panel: Panel
     reading: str
+    warning: str = ""
     legend: tuple[Key, ...] = ()  # of this camera alone
 
 
@@ -59,6 +62,7 @@ class CameraShown:
     panels: tuple[Drawn, ...]
     incidents: tuple[IncidentShown, ...]  # by time
     state: str
+    zone: tzinfo  # by which its times are shown
     mix_reading: str
     facts: str
     cells: tuple[Sortable, ...]  # of the table over all cameras
@@ -77,11 +81,12 @@ class CameraShown:
 def shown(
     report: Report, panels: Sequence[Panel], incidents: Mapping[str, tuple[IncidentShown, ...]]
 ) -> tuple[CameraShown, ...]:
-    """Return all cameras, in the order of the report; `incidents` by camera."""
-    states = report.states
+    """Return all cameras, those of `incidents` first and in their order, which is by severity; then the farthest."""
+    states, places = report.states, {name: place for place, name in enumerate(incidents)}
+    ordered = sorted(report.cameras, key=lambda camera: places.get(camera.stream_id, len(places)))
     return tuple(
         _camera(number, camera, report, panels, incidents.get(camera.stream_id, ()), states[camera.stream_id])
-        for number, camera in enumerate(report.cameras, start=1)
+        for number, camera in enumerate(ordered, start=1)
     )
 
 
@@ -92,7 +97,8 @@ def overall(report: Report, panels: Sequence[Panel]) -> tuple[Drawn, ...]:
         "overall": _overall_alpha(report.overall),
         "accuracy": words.accuracies(report.accuracy, report.cameras),
     }
-    return _drawn("all", report.overall, [panel for panel in panels if panel.name in _OVERALL], readings)
+    shown = [panel for panel in panels if panel.name in _OVERALL]
+    return _drawn("all", report.overall, shown, readings, report.accuracy)
 
 
 def _drawn(
@@ -100,11 +106,19 @@ def _drawn(
     series: Series,
     panels: Sequence[Panel],
     readings: Mapping[str, str],
+    accuracy: AccuracyOverTime,
     legend: tuple[Key, ...] = (),
 ) -> tuple[Drawn, ...]:
     """Return the panels for which something is known; `legend` is of the calendar."""
+    warning = " ".join(words.contradictions(accuracy))
     return tuple(
-        Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name], legend if panel.name in _CALENDARS else ())
+        Drawn(
+            f"{anchor}-{panel.name}",
+            panel,
+            readings[panel.name],
+            warning if panel.name == "accuracy" else "",
+            legend if panel.name in _CALENDARS else (),
+        )
         for panel in panels
         if (any(_drawable(series, name) for name in panel.needs) if panel.needs else readings.get(panel.name))
     )
@@ -132,9 +146,10 @@ def _camera(
 ) -> CameraShown:
     anchor = f"camera-{number}"
     own = [panel for panel in panels if panel.name != "overall"]
+    zone = report.clocks.at(camera.stream_id)
     readings = {
         **_series_readings(camera.series),
-        "alpha": _alpha(camera, report),
+        "alpha": (alpha := _alpha(camera, report, zone)),
         "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
         "accuracy": words.accuracies(camera.accuracy),
         "rejects": _rejects(camera.series, camera.reasons),
@@ -144,13 +159,14 @@ def _camera(
         anchor=anchor,
         camera=camera,
         small=picture(camera, report),
-        reading=_alpha(camera, report),
-        panels=_drawn(anchor, camera.series, own, readings, _legend(camera.calendar)),
+        reading=alpha,
+        panels=_drawn(anchor, camera.series, own, readings, camera.accuracy, _legend(camera.calendar)),
         incidents=incidents,
         state=state,
+        zone=zone,
         mix_reading=_mix(camera),
-        facts=_facts(camera),
-        cells=_cells(camera, len(incidents)),
+        facts=_facts(camera, zone),
+        cells=_cells(camera, len(incidents), zone),
     )
 
 
@@ -159,7 +175,7 @@ def _drawable(series: Series, name: str) -> bool:
     return words.known(values) and (name != "rejected" or bool(values.any()))
 
 
-def _alpha(camera: Camera, report: Report) -> str:
+def _alpha(camera: Camera, report: Report, zone: tzinfo) -> str:
     change = largest(camera)
     if change is None:
         return (
@@ -168,7 +184,7 @@ def _alpha(camera: Camera, report: Report) -> str:
         )
     times = f"{len(camera.changes)} times, most" if len(camera.changes) > 1 else "once,"
     return (
-        f"Alpha changed {times} {words.changed(change)}, from {words.from_to(change.before, change.after)} "
+        f"Alpha changed {times} {words.changed(change, zone)}, from {words.from_to(change.before, change.after)} "
         f"({words.signed(change.size)}); it was {two(camera.alpha)} on average."
     )
 
@@ -194,7 +210,7 @@ def _objective(series: Series) -> str:
     word = "above" if over.mean() > 0 else "below"
     return (
         f"{sentence}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
-        f"above it in {words.percent(float((over > 0).mean()))} of the points."
+        f"above it in {percent(float((over > 0).mean()))} of the points."
     )
 
 
@@ -204,7 +220,7 @@ def _answers(series: Series) -> str:
         early, late = words.quarters(series.confidence)
         parts.append(f"confidence went from {two(early)} to {two(late)}")
     if words.known(series.endpoints_agree):
-        agree = words.percent(words.mean(series.endpoints_agree))
+        agree = percent(words.mean(series.endpoints_agree))
         parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were evaluated")
     sentence = ", ".join(parts)
     return (
@@ -237,7 +253,7 @@ def _cost(series: Series) -> str:
 
 def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
     rejected, images = int(series.rejected.sum()), int(series.images.sum())
-    share = words.percent(rejected / max(1, rejected + images))
+    share = percent(rejected / max(1, rejected + images))
     why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
     return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
 
@@ -261,17 +277,17 @@ def _mix(camera: Camera) -> str:
     label, share, *_ = camera.class_mix[0]
     moved = max(camera.class_mix, key=lambda entry: abs(entry[3] - entry[2]))
     return (
-        f"Most often {label} was served, on {words.percent(share)} of the images; {moved[0]} changed most, from "
-        f"{words.percent(moved[2])} in the first quarter of the time to {words.percent(moved[3])} in the last."
+        f"Most often {label} was served, on {percent(share)} of the images; {moved[0]} changed most, from "
+        f"{percent(moved[2])} in the first quarter of the time to {percent(moved[3])} in the last."
     )
 
 
-def _facts(camera: Camera) -> str:
+def _facts(camera: Camera, zone: tzinfo) -> str:
     parts = [
         f"{counted(camera.images, 'image', 'images')} in {counted(camera.batches, 'batch', 'batches')}",
-        f"{words.when(camera.first_us, camera.last_us)}",
+        f"{words.when(camera.first_us, camera.last_us, zone)}",
         f"last alpha {two(camera.alpha_last)}",
-        f"FE {two(camera.forward_equivalents)}",
+        f"{two(camera.forward_equivalents)} forwards per image",
     ]
     if camera.silences:
         longest = as_long_duration(max(until - since for since, until in camera.silences) / 1e6)
@@ -283,26 +299,34 @@ def _facts(camera: Camera) -> str:
 
 
 HEADERS = (
-    *("drift", "incidents", "largest at (UTC)", "alpha", "levels", "last", "FE", "confidence", "agree", "images"),
-    *("rejected", "silences"),
+    ("drift", "distance between the highest and the lowest level of alpha"),
+    ("incidents", ""),
+    ("largest change", "when alpha moved farthest, by the camera's clocks"),
+    ("alpha", "mean over images"),
+    ("levels", "of alpha, lowest to highest"),
+    ("last", "alpha of the newest batch"),
+    ("forwards", "per image (FE, forward equivalents); plain CLIP has 1"),
+    ("confidence", "mean probability of the served class"),
+    ("agreement", "share of images on which zero-shot and fine-tuned give the same class"),
+    ("images", ""),
+    ("rejected", ""),
+    ("silences", ""),
 )
 
 
-def _cells(camera: Camera, incidents: int) -> tuple[Sortable, ...]:
+def _cells(camera: Camera, incidents: int, zone: tzinfo) -> tuple[Sortable, ...]:
     change = largest(camera)
     heights = [level.alpha for level in camera.levels]
     return (
         _two(camera.drift),
         _whole(incidents),
-        Sortable(NOTHING, math.nan)
-        if change is None
-        else Sortable(words.when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),
+        Sortable(NOTHING, math.nan) if change is None else Sortable(moment(change.time_us, zone), change.time_us / 1e6),
         _two(camera.alpha),
         Sortable(words.from_to(min(heights), max(heights)), max(heights)),
         _two(camera.alpha_last),
         _two(camera.forward_equivalents),
         _two(camera.confidence),
-        Sortable(words.percent(camera.endpoints_agree), camera.endpoints_agree),
+        Sortable(percent(camera.endpoints_agree), camera.endpoints_agree),
         _whole(camera.images),
         _whole(camera.rejected),
         _whole(len(camera.silences)),

@@ -1,32 +1,53 @@
+// What is opened later is inert text until then: base64 of what zlib made of JSON, a zero, and values.
+const inert = async (name) => {
+  const packed = Uint8Array.from(atob(document.getElementById(`inert-${name}`).textContent), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const end = bytes.indexOf(0);
+  return { head: JSON.parse(new TextDecoder().decode(bytes.subarray(0, end))), values: bytes.subarray(end + 1) };
+};
+
+// The drawing library is inert, too, until the first figure is drawn.
+let drawable = null;
+const drawFigure = async (place, spec) => {
+  drawable ??= inert("library").then(({ head }) => {
+    const script = document.createElement("script");
+    script.textContent = head.html;
+    document.head.append(script);
+  });
+  await drawable;
+  return draw(place, spec);
+};
+
 // Figures over time: unpacked and drawn when they are first seen, and moved together by pointer and keys.
 const overTime = (() => {
-  const drawing = JSON.parse(document.getElementById("drawing").textContent);
-  const whole = [drawing.since, drawing.until];
+  const drawing = inert("drawing");
   const told = document.getElementById("told");
   const begun = new Map(); // element -> the promise that it is drawn
   const groups = new Map(); // element -> what is drawn in it
-  const UNKNOWN = 65535;
 
-  const unpack = ([low, step, text]) => {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    return Array.from(new Uint16Array(bytes.buffer), (q) => (q === UNKNOWN ? null : low + step * q));
+  // A column of 16-bit numbers: all upper bytes, then all lower ones.
+  const unpack = (values, n, place, [low, step]) => {
+    const upper = values.subarray(2 * n * place, 2 * n * place + n);
+    const lower = values.subarray(2 * n * place + n, 2 * n * (place + 1));
+    return Array.from(upper, (high, i) => (high === 255 && lower[i] === 255 ? null : low + step * (256 * high + lower[i])));
   };
 
   // A row for each bin that is there. Where the next is too far, a row that ends the step and one that lifts the pen;
   // where something is not known in the next, a row that ends the step.
-  const rowsOf = ({ bin, runs, gap, columns }) => {
+  const rowsOf = ({ bin, runs, gap, columns, shift }, bytes) => {
     const names = Object.keys(columns);
-    const values = names.map((name) => unpack(columns[name]));
     const bins = runs.flatMap(([first, count]) => Array.from({ length: count }, (_, k) => first + k));
+    const values = names.map((name, place) => unpack(bytes, bins.length, place, columns[name]));
     const rows = [];
     bins.forEach((at, i) => {
-      const row = { t: at * bin, of: i };
+      const row = { t: at * bin + shift, of: i };
       names.forEach((name, c) => (row[name] = values[c][i]));
       const { objective, posterior_sd: sd } = row;
       row.objective_low = objective == null || sd == null ? null : objective - sd;
       row.objective_high = objective == null || sd == null ? null : objective + sd;
       rows.push(row);
-      const end = { ...row, t: (at + 1) * bin, of: null };
+      const end = { ...row, t: (at + 1) * bin + shift, of: null };
       if (i + 1 === bins.length || bins[i + 1] - at > gap) rows.push(end, { t: end.t, of: null });
       else if (values.some((column) => column[i] !== null && column[i + 1] === null)) rows.push(end);
     });
@@ -38,7 +59,8 @@ const overTime = (() => {
   const bandsOf = (data, rows) => {
     const found = {};
     for (const [name, points] of Object.entries(data.accuracy)) {
-      found[name] = points.map(([since, until, accuracy, low, high]) => ({ since, until, accuracy, low, high }));
+      found[name] = points.map(([since, until, accuracy, low, high]) => (
+        { since: since + data.shift, until: until + data.shift, accuracy, low, high }));
       for (const { since, until, accuracy, low, high } of found[name]) {
         for (const row of rows)
           if (row.t + data.bin > since && row.t <= until)
@@ -50,11 +72,11 @@ const overTime = (() => {
 
   // A row for each run of a condition: by days in the column of its day, else as high as the strip.
   const HOUR = 3_600_000;
-  const daysOf = ({ calendar }) => {
+  const daysOf = ({ calendar, shift }) => {
     const found = [];
     const { begin, cell, daily, names, runs } = calendar ?? { runs: [] };
     for (let i = 0; i < runs.length; i += 4) {
-      const [from, to] = [begin + cell * runs[i], begin + cell * (runs[i] + runs[i + 1])];
+      const [from, to] = [begin + shift + cell * runs[i], begin + shift + cell * (runs[i] + runs[i + 1])];
       const place = runs[i + 2];
       const row = { daily, from, to, name: names[place] ?? "other", colour: place < names.length ? `var(--condition-${place + 1})` : "var(--range)" };
       const [day, low] = [from - runs[i + 3] * 60_000, runs[i + 3] / 60];
@@ -65,15 +87,20 @@ const overTime = (() => {
     return found;
   };
 
-  const marksOf = ({ levels, marks, silences }, measures) => {
+  const marksOf = ({ levels, marks, silences, shift }, measures) => {
     const own = marks.filter(({ measure }) => measures.includes(measure));
     const sameIncident = ({ mark: a }) => ({ mark: b }) => a.slice(1) === b.slice(1);
-    const events = own.map((event, i) => (own.findIndex(sameIncident(event)) === i ? event : { ...event, mark: "" }));
+    const events = own.map((event, i) => ({
+      ...event,
+      at: event.at + shift,
+      until: event.until + shift,
+      mark: own.findIndex(sameIncident(event)) === i ? event.mark : "",
+    }));
     return {
-      levels: levels.map(([since, until, alpha]) => ({ since, until, alpha })),
+      levels: levels.map(([since, until, alpha]) => ({ since: since + shift, until: until + shift, alpha })),
       events,
       spans: events.filter(({ at, until }) => until > at),
-      silences: silences.map(([since, until]) => ({ since, until })),
+      silences: silences.map(([since, until]) => ({ since: since + shift, until: until + shift })),
     };
   };
 
@@ -83,14 +110,16 @@ const overTime = (() => {
   };
 
   const drawPanels = async (element) => {
-    const data = JSON.parse(document.getElementById(`${element.dataset.of}-data`).textContent);
-    const rows = rowsOf(data);
+    const { head: data, values } = await inert(element.dataset.of);
+    const { panels, since, until } = (await drawing).head;
+    const whole = [since + data.shift, until + data.shift]; // by the clocks that the axis shows
+    const rows = rowsOf(data, values);
     const bands = bandsOf(data, rows);
     const calendar = daysOf(data);
-    const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, views: [], span: whole, at: null };
+    const group = { element, rows: rows.filter((row) => row.of !== null), bin: data.bin, zone: data.zone, shift: data.shift, whole, views: [], span: whole, at: null };
     groups.set(element, group);
     for (const figure of element.querySelectorAll("figure")) {
-      const { spec, columns, measures } = drawing.panels[figure.dataset.panel];
+      const { spec, columns, measures } = panels[figure.dataset.panel];
       const isCalendar = ["calendar", "conditions"].includes(figure.dataset.panel);
       const datasets = { points: rows, ...(isCalendar && { calendar }), ...bands, ...marksOf(data, measures) };
       const there = (name) => (name in datasets ? datasets[name].length > 0 : isKnown(rows, name));
@@ -103,7 +132,8 @@ const overTime = (() => {
         for (const key of legend.querySelectorAll("[data-of]")) if (!there(key.dataset.of)) key.remove();
         timed.before(legend);
       }
-      const view = await draw(figure.querySelector(".chart"), { ...spec, layer, datasets, params: startOf(spec) });
+      await new Promise((resolve) => setTimeout(resolve)); // so that the page answers between figures
+      const view = await drawFigure(figure.querySelector(".chart"), { ...spec, layer, datasets, params: startOf(spec, whole) });
       if (view) {
         const drawn = { timed, view, columns, days: datasets.calendar };
         group.views.push(drawn);
@@ -113,7 +143,7 @@ const overTime = (() => {
     element.dataset.drawn = "yes";
   };
 
-  const startOf = ({ params }) => {
+  const startOf = ({ params }, whole) => {
     const values = { since: whole[0], until: whole[1], at: null };
     return params.map(({ name }) => ({ name, value: values[name] }));
   };
@@ -131,6 +161,7 @@ const overTime = (() => {
   };
 
   const show = (group, since, until) => {
+    const { whole } = group;
     const least = 4 * group.bin;
     const width = Math.min(whole[1] - whole[0], Math.max(least, until - since));
     const from = Math.min(Math.max(whole[0], (since + until - width) / 2), whole[1] - width);
@@ -147,10 +178,10 @@ const overTime = (() => {
   };
 
   const number = (value, digits) =>
-    value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const words = (row, columns, seconds) =>
+    value == null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace(/^(-?)0\./, "$1.").replace("-", "−");
+  const words = (row, columns, seconds, zone) =>
     [
-      `${new Date(row.t).toISOString().slice(0, seconds ? 19 : 16).replace("T", " ")} UTC`,
+      `${new Date(row.t).toISOString().slice(0, seconds ? 19 : 16).replace("T", " ")} ${zone}`,
       ...columns
         .filter(([name]) => row[name] !== undefined)
         .map(([name, title, digits, until]) => `${title} ${number(row[name], digits)}${until ? ` to ${number(row[until], digits)}` : ""}`),
@@ -175,7 +206,7 @@ const overTime = (() => {
     group.at = days ? moment : row.t + group.bin / 2;
     group.index = index;
     update(group);
-    told.textContent = words(row, columns, group.bin < 60_000);
+    told.textContent = words(row, columns, group.bin < 60_000, group.zone);
     told.classList.add("visible");
     const box = told.getBoundingClientRect();
     const left = x + 14 + box.width > innerWidth ? x - 14 - box.width : x + 14;
@@ -240,7 +271,7 @@ const overTime = (() => {
     timed.addEventListener("pointercancel", end);
     timed.addEventListener("pointerleave", () => from === null && quiet(group));
     timed.addEventListener("blur", () => quiet(group));
-    timed.addEventListener("dblclick", () => show(group, ...whole));
+    timed.addEventListener("dblclick", () => show(group, ...group.whole));
     timed.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
@@ -253,7 +284,7 @@ const overTime = (() => {
       else if (way) step(group, drawn, way);
       else if (event.key === "+" || event.key === "=") zoom(group, 0.5);
       else if (event.key === "-") zoom(group, 2);
-      else if (event.key === "0") show(group, ...whole);
+      else if (event.key === "0") show(group, ...group.whole);
       else if (event.key === "Escape") quiet(group);
       else return;
       event.preventDefault();
@@ -286,13 +317,13 @@ const overTime = (() => {
     const group = groups.get(element);
     if (!group) return;
     if (button.dataset.around) {
-      const [since, until] = button.dataset.around.split(" ").map(Number);
-      const margin = Math.max(8 * group.bin, (whole[1] - whole[0]) / 24, until - since);
+      const [since, until] = button.dataset.around.split(" ").map((moment) => Number(moment) + group.shift);
+      const margin = Math.max(8 * group.bin, (group.whole[1] - group.whole[0]) / 24, until - since);
       show(group, since - margin, until + margin);
       element.scrollIntoView({ block: "start" });
-    } else if (button.dataset.zoom === "all") show(group, ...whole);
+    } else if (button.dataset.zoom === "all") show(group, ...group.whole);
     else zoom(group, button.dataset.zoom === "in" ? 0.5 : 2);
   });
 
-  return { drawGroup, watch: () => document.querySelectorAll(".over-time").forEach((element) => seen.observe(element)) };
+  return { drawGroup, drawing, watch: (within) => within.querySelectorAll(".over-time").forEach((element) => seen.observe(element)) };
 })();

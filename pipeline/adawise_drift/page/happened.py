@@ -9,13 +9,13 @@ from typing import Any
 
 from adawise.labels.benefit.helped import Arm, Helped
 from adawise.page import Key, theme
-from adawise.text import LEVEL, counted, listed, points, three, two
-from adawise_drift.changes.times import DAY_US, HOUR_US, utc
-from adawise_drift.events.result import Camera, CameraChange, Cause, DriftEvent, Example
+from adawise.text import LEVEL, as_long_duration, counted, listed, points, three, two
+from adawise_drift.changes.times import DAY_US, HOUR_US, shift_us, utc, utc_us
+from adawise_drift.events.result import SEVERITIES, Camera, CameraChange, Cause, DriftEvent, Example, Severity
 from adawise_drift.events.severity import moved
-from adawise_drift.events.together import incidents
+from adawise_drift.events.together import FleetIncident, fleet_incidents, incidents
 from adawise_drift.report import Report
-from adawise_drift.words import cost, happened
+from adawise_drift.words import cost, happened, when
 
 CARDS = 12  # incidents of the first screen
 ROWS = 40  # cameras of the line of time
@@ -97,6 +97,18 @@ class IncidentShown:
 
 
 @dataclass(frozen=True)
+class FleetShown:
+    """The same on many cameras at once, in words; `incidents` are those of its cameras, `mark` as of each."""
+
+    severity: Severity
+    headline: str
+    when: str
+    cost: str
+    incidents: tuple[IncidentShown, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Cameras with incidents, the worst first; `ticks` are places in hundredths, with their words.
 
@@ -128,7 +140,66 @@ def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, 
     found: dict[str, list[IncidentShown]] = {}
     for each in shown:
         found.setdefault(each.lead.stream_id, []).append(each)
-    return {name: tuple(sorted(those, key=lambda each: each.place)) for name, those in found.items()}
+    worst = {name: min(SEVERITIES.index(each.lead.severity) for each in those) for name, those in found.items()}
+    return {
+        name: tuple(sorted(found[name], key=lambda each: each.place)) for name in sorted(found, key=worst.__getitem__)
+    }
+
+
+def at_once(report: Report, shown: Sequence[IncidentShown]) -> tuple[FleetShown, ...]:
+    """Return what happened to many cameras at once and is more than noted, the worst first."""
+    by_number = {each.lead.incident: each for each in shown}
+    span_us = _since_us(report), report.until_us
+    found = [
+        _of_fleet(each, [by_number[lead.incident] for lead in each.leads], report)
+        for each in fleet_incidents(report.events, len(report.cameras), span_us)
+    ]
+    matter = [each for each in found if each.severity != "noted"]
+    return tuple(sorted(matter, key=lambda each: SEVERITIES.index(each.severity)))
+
+
+def _of_fleet(each: FleetIncident, members: list[IncidentShown], report: Report) -> FleetShown:
+    lead, zone = each.leads[0], report.clocks.zone
+    worst = min((event.severity for event in each.leads), key=SEVERITIES.index)
+    if worst == "noted" and 2 * len(members) > len(report.cameras):
+        worst = "changed"  # minor for one camera, and not for most
+    first_us, last_us, end_us = each.since_us, each.until_us, max(event.until_us for event in each.leads)
+    if is_silent := lead.shape in {"silence", "ended"}:
+        first_us, last_us = (f(event.since_us for event in each.leads) for f in (min, max))
+    lasts = lead.shape in _LASTING
+    over = f"; over on all by {when(end_us, end_us, zone)}" if lasts else ""
+    return FleetShown(
+        severity=worst,
+        headline=f"{len(members)} of {counted(len(report.cameras), 'camera')} at once: {_alike(each.leads)}",
+        when=f"began {when(first_us, last_us, zone)}{over}",
+        cost=_silent_for(each.leads) if is_silent else _mean_cost(each.leads),
+        incidents=tuple(members),
+        mark=Mark(outline(lead), _share(first_us, report), _share(end_us if lasts else first_us, report)),
+    )
+
+
+def _silent_for(leads: Sequence[DriftEvent]) -> str:
+    lasted_us = sorted(lead.until_us - lead.since_us for lead in leads)[len(leads) // 2]
+    return f"no images for {as_long_duration(round(lasted_us / 60e6) * 60.0)} (median over the cameras)"
+
+
+def _mean_cost(leads: Sequence[DriftEvent]) -> str:
+    costs = [lead.cost.accuracy for lead in leads if lead.cost is not None and lead.cost.how == "measured"]
+    if not costs:
+        return "accuracy: cost unknown, since too few labels are on both sides"
+    return (
+        f"accuracy {points(sum(costs) / len(costs))} points on average over {counted(len(costs), 'camera')} with labels"
+    )
+
+
+def _alike(leads: Sequence[DriftEvent]) -> str:
+    """Return what moved, in the words for one of them if it is the same for all."""
+    words = {moved(lead) for lead in leads}
+    first = leads[0]
+    if len(words) == 1 or first.shape in {"silence", "ended"}:
+        return moved(first)
+    way = "" if first.measure == "mix" or not first.size else " higher" if first.size > 0 else " lower"
+    return f"{first.measure}{way}, on {first.stream_id} {moved(first).removeprefix(f'{first.measure} ')}"
 
 
 def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
@@ -136,9 +207,11 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
     rows = tuple(by_camera(shown).items())
     since_us = _since_us(report)
     span_us = report.until_us - since_us + 1
+    zone = report.clocks.zone
     step_us = next((step for step in _STEPS_US if step * _TICKS >= span_us), _STEPS_US[-1])
-    first_us = -(-since_us // step_us) * step_us
-    ticks = [((at - since_us) / span_us * 100, _tick(at, step_us)) for at in range(first_us, report.until_us, step_us)]
+    shown_us = range(-(-(since_us + shift_us(since_us, zone)) // step_us) * step_us, report.until_us + DAY_US, step_us)
+    at_us = [(utc_us(shown, zone), _tick(shown, step_us)) for shown in shown_us]
+    ticks = [((at - since_us) / span_us * 100, words) for at, words in at_us if since_us <= at < report.until_us]
     shapes = {each.mark.outline for _, those in rows[:ROWS] for each in those}
     width = 100 * step_us / span_us
     begin = ticks[0][0] / (100 - width) * 100 if ticks and width < 100 else 0.0  # as CSS places what repeats
@@ -181,7 +254,7 @@ def _shown(report: Report, number: int, place: int, those: tuple[DriftEvent, ...
         anchor=f"incident-{number}",
         place=place,
         events=those,
-        when=happened(lead),
+        when=happened(lead, report.clocks.at(lead.stream_id)),
         moved=tuple(moved(event) for event in those),
         cost=cost(lead.cost),
         causes=tuple(causes.values()),
@@ -230,10 +303,18 @@ class DriftAdvice:
     sentences: tuple[str, ...]
 
 
-def advise(report: Report, shown: Sequence[IncidentShown]) -> DriftAdvice:
-    """Return the advice of a report, whose incidents are `shown`."""
-    sentences = (_first(report, shown), _farthest(report), _helped(report.helped))
-    return DriftAdvice(_headline(report, shown), tuple(sentence for sentence in sentences if sentence))
+def advise(report: Report, shown: Sequence[IncidentShown], of_fleet: Sequence[FleetShown] = ()) -> DriftAdvice:
+    """Return the advice of a report, whose incidents are `shown`; those of many cameras at once lead."""
+    headline, first = _headline(report, shown), ""
+    if of_fleet:
+        first = f"{of_fleet[0].headline}, {of_fleet[0].when}. {_capital(of_fleet[0].cost)}."
+        headline = f"{of_fleet[0].headline}; in all {_states(report)}"
+    sentences = (first, _first(report, shown), _farthest(report), _helped(report.helped))
+    return DriftAdvice(headline, tuple(sentence for sentence in sentences if sentence))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def largest(camera: Camera) -> CameraChange | None:
@@ -242,15 +323,18 @@ def largest(camera: Camera) -> CameraChange | None:
 
 
 def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
-    fleet = report.fleet
     heavy = [each for each in shown if each.matters]
     if not heavy:
         noted = f"; {counted(len(shown), 'passing event', 'passing events')} noted" if shown else ""
         return f"No event above severity noted on {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
     first = heavy[0]
-    worse = listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name])
-    of = f"Of {len(report.cameras)} cameras {worse}; first " if len(report.cameras) > 1 else ""
+    of = f"Of {len(report.cameras)} cameras {_states(report)}; first " if len(report.cameras) > 1 else ""
     return f"{of}{first.lead.stream_id}: {first.moved[0]}"
+
+
+def _states(report: Report) -> str:
+    fleet = report.fleet
+    return listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name]) or "no camera failing, changed or silent"
 
 
 def _first(report: Report, shown: Sequence[IncidentShown]) -> str:
@@ -263,7 +347,7 @@ def _first(report: Report, shown: Sequence[IncidentShown]) -> str:
     name = first.lead.stream_id
     sentence = f"{name} ({report.states[name]}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
     likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
-    return ". ".join([sentence, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
+    return ". ".join([sentence, *(_capital(part) for part in (first.cost, likely) if part)]) + "."
 
 
 def _farthest(report: Report) -> str:
@@ -290,17 +374,20 @@ def _helped(helped: Helped | None) -> str:
             f"Adapting cannot be compared: for {counted(helped.labelled, 'label', 'labels')} no other prediction "
             "is known."
         )
-    labels = counted(helped.labelled, "label", "labels")
-    return f"By {labels}, each time on the same images, the served predictions are {_compared(rivals)}."
+    same = {arm.images for arm in rivals}
+    on = f" {counted(same.pop(), 'labelled image')}" if len(same) == 1 else ""
+    return f"On the same{on or ' labelled images'}, the served predictions are {_compared(rivals, counts=not on)}."
 
 
-def _compared(rivals: Sequence[Arm]) -> str:
+def _compared(rivals: Sequence[Arm], *, counts: bool) -> str:
+    """Return how served compares with each; with `counts` on how many images each comparison is."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for arm in rivals:
         assert arm.gain is not None
         gain = arm.gain
         between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}" if gain.is_known else "of one batch"
-        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
+        on = f", on {counted(arm.images, 'image')}" if counts else ""
+        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between}{on})")
     return "; ".join(f"{_WORDS[sign]} {listed(names)}" for sign, names in groups.items() if names)
 
 

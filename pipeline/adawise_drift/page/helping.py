@@ -11,8 +11,7 @@ import altair as alt
 
 from adawise.labels.benefit.helped import BEST, SCENE, SERVED, Arm, Confusion, Helped, Interval
 from adawise.page import Cell, Figure, Key, Line, Section, Table, theme
-from adawise.text import LEVEL, NOTHING, counted, points, three, two
-from adawise_drift.words import percent
+from adawise.text import LEVEL, NOTHING, counted, percent, points, three, two
 
 _MARKS = {  # arm -> shape, colour
     SERVED: ("square", theme.SERVED),
@@ -48,15 +47,20 @@ class Heat:
     rows: tuple[tuple[str, tuple[Square, ...]], ...]
 
 
-def section(helped: Helped) -> Section:
-    """Return the figures and tables of the arms and of the estimates."""
+def section(helped: Helped, states: Mapping[str, str] | None = None) -> Section:
+    """Return the figures and tables of the arms and of the estimates.
+
+    Args:
+        helped: the answer.
+        states: the state of each camera, the most severe first, by which its table is ordered; None: as they come.
+    """
     arms = helped.arms
     figures = (
         [_accuracies(arms), *([_gains(arms)] if len(arms) > 1 else []), *_by_camera(helped.by_camera)] if arms else []
     )
     tables = [
         *([_arms(arms)] if arms else []),
-        *([_cameras(helped.by_camera)] if helped.by_camera else []),
+        *([_cameras(helped.by_camera, states or {})] if helped.by_camera else []),
         *([_estimates(helped)] if helped.estimates else []),
     ]
     return Section(
@@ -78,9 +82,9 @@ def _lead(helped: Helped) -> str:
     share = percent(helped.labelled / max(1, helped.accepted))
     return (
         f"{counted(helped.labelled, 'image has a label', 'images have labels')} of {helped.accepted:,} accepted "
-        f"({share}), from {helped.labels_from}. Each arm is judged on the labelled images for which its prediction "
-        f"is known; differences are on the same images. Intervals are the middle {LEVEL} of a bootstrap over "
-        "batches."
+        f"({share}), from {helped.labels_from}. Each way to predict (arm) is judged on the labelled images for which "
+        "its prediction is known; differences are on the same images. Intervals are the middle "
+        f"{LEVEL} of a bootstrap over batches."
     )
 
 
@@ -115,9 +119,9 @@ def _gains(arms: Sequence[Arm]) -> Figure:
         f"On the same images served is better than {better} of {counted(len(others), 'other arm', 'other arms')} and "
         f"worse than {worse}; where an interval contains 0 no difference is shown."
     )
-    chart = _dots(values, [arm.name for arm, _ in rivals], "served minus this arm, points", "+.1f", zero=True)
+    chart = _dots(values, [arm.name for arm, _ in rivals], "advantage of served over each, points", "+.1f", zero=True)
     spec = theme.spec(chart, height=_ROW * len(rivals))
-    return Figure("helped-gain", "Served minus each arm", reading, spec, query="accuracy")
+    return Figure("helped-gain", "Advantage of served over each other arm", reading, spec, query="accuracy")
 
 
 def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
@@ -139,7 +143,7 @@ def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
         f"{worse}; most on {ordered[0]} ({points(gains[ordered[0]].value)} points), least on {ordered[-1]} "
         f"({points(gains[ordered[-1]].value)})."
     )
-    title = f"served minus {reference}, points"
+    title = f"advantage of served over {reference}, points"
     chart = _dots(values, kept, title, "+.1f", zero=True)
     name = "Camera by camera" if kept == ordered else f"Camera by camera: the {len(kept)} at both ends"
     spec = theme.spec(chart, height=_CAMERA_ROW * len(kept))
@@ -155,12 +159,15 @@ def _dots(
     kinds = list(dict.fromkeys(value["look"] for value in values))
     shapes, colours = zip(*(_MARKS.get(kind, _OTHER) for kind in kinds), strict=True)
     y = alt.Y("arm:N", title=None).sort(list(order)).axis(labelLimit=180)
-    x = alt.X("value:Q", title=title).scale(zero=False)
+    x = alt.X("value:Q", title=title).scale(zero=False).axis(labelExpr=theme.WITHOUT_ZERO)
     base = alt.Chart(theme.rows(values))
     colour = alt.Color("look:N").scale(domain=kinds, range=list(colours))
     layers = [
         base.mark_rule(strokeWidth=2).encode(
-            y=y, x=alt.X("low:Q").title(title).scale(zero=False), x2="high:Q", color=colour
+            y=y,
+            x=alt.X("low:Q").title(title).scale(zero=False).axis(labelExpr=theme.WITHOUT_ZERO),
+            x2="high:Q",
+            color=colour,
         ),
         base.mark_point(filled=True, opacity=1, size=90).encode(
             y=y,
@@ -197,20 +204,24 @@ def _arms(arms: Sequence[Arm]) -> Table:
         )
         for arm in arms
     ]
-    headers = ("alpha", "images", "accuracy", "ECE", "served minus this, points", "predictions from")
-    return Table(f"Arms, {LEVEL} intervals below", "as served", headers, tuple(lines))
+    headers = ("alpha", "images", "accuracy", "ECE", "advantage of served, points", "predictions from")
+    return Table(f"Ways to predict (arms), {LEVEL} intervals below", "arm", headers, tuple(lines))
 
 
-def _cameras(by_camera: Mapping[str, Sequence[Arm]]) -> Table:
+def _cameras(by_camera: Mapping[str, Sequence[Arm]], states: Mapping[str, str]) -> Table:
     names = list(dict.fromkeys(arm.name for arms in by_camera.values() for arm in arms))
     lines = []
-    for camera, arms in by_camera.items():
+    places = {name: place for place, name in enumerate(states)}
+    for camera, arms in sorted(by_camera.items(), key=lambda item: places.get(item[0], len(places))):
         found = {arm.name: arm for arm in arms}
         images = max((arm.images for arm in arms), default=0)
         cells = [_camera_cell(found.get(name)) for name in names]
-        lines.append(Line(camera, (Cell(f"{images:,}"), *cells)))
-    caption = "Accuracy by camera; below it, served minus this in points (▲ better, ▼ worse, = not shown to differ)"
-    return Table(caption, "camera", ("images", *names), tuple(lines), folded=True)
+        lines.append(Line(camera, (Cell(states.get(camera, NOTHING)), Cell(f"{images:,}"), *cells)))
+    caption = (
+        "Accuracy by camera, the most severe first; below it, the advantage of served in points (▲ better, ▼ worse, = "
+        "not shown to differ)"
+    )
+    return Table(caption, "camera", ("severity", "images", *names), tuple(lines), folded=True)
 
 
 def _camera_cell(arm: Arm | None) -> Cell:

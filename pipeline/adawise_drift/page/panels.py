@@ -341,4 +341,12 @@ def _y(field: str) -> dict[str, Any]:
 
 
 def _axis(title: str, **given: Any) -> dict[str, Any]:
-    return {"title": title, "minExtent": _AXIS, "maxExtent": _AXIS, "titlePadding": 4, "format": ".2~f", **given}
+    return {
+        "title": title,
+        "minExtent": _AXIS,
+        "maxExtent": _AXIS,
+        "titlePadding": 4,
+        "format": ".2~f",
+        "labelExpr": theme.WITHOUT_ZERO,
+        **given,
+    }

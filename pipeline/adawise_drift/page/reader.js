@@ -1,14 +1,36 @@
 // What a reader does with the page: follow links into what is folded, sort, filter, open and draw everything.
 (async () => {
-  const reveal = () => {
-    const target = location.hash.length > 1 ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+  // Put what a folded element or a list has beyond its first rows where it belongs, once.
+  const begun = new Map();
+  const once = (name, place, then) => {
+    if (!begun.has(name)) begun.set(name, inert(name).then(({ head }) => (place.insertAdjacentHTML("beforeend", head.html), then?.())));
+    return begun.get(name);
+  };
+  const unfold = (details) => once(details.dataset.inert, details, () => overTime.watch(details));
+  const lists = [...document.querySelectorAll("[data-more]")];
+  const lengthen = (button) => {
+    const { more } = button.dataset;
+    return once(`more-${more}`, document.getElementById(`rows-${more}`), () => button.closest(".more").remove());
+  };
+  for (const button of lists) button.addEventListener("click", () => lengthen(button));
+  const lengthenAll = () => Promise.all(lists.map(lengthen));
+  document.addEventListener("toggle", ({ target }) => target.open && target.dataset.inert && unfold(target), true);
+
+  const reveal = async () => {
+    const name = decodeURIComponent(location.hash.slice(1));
+    if (!name) return;
+    const { incidents } = (await overTime.drawing).head;
+    const camera = document.getElementById(incidents[name] ?? name);
+    if (camera?.dataset.inert) await unfold(camera);
+    const target = document.getElementById(name);
     for (let folded = target?.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
     target?.scrollIntoView();
   };
   addEventListener("hashchange", reveal);
 
   for (const button of document.querySelectorAll(".sortable th button")) {
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
+      await lengthenAll();
       const header = button.closest("th");
       const body = button.closest("table").tBodies[0];
       const sign = header.getAttribute("aria-sort") === "descending" ? 1 : -1;
@@ -23,7 +45,8 @@
 
   const filter = document.getElementById("filter");
   const states = [...document.querySelectorAll("[data-only]")];
-  const apply = () => {
+  const apply = async () => {
+    await lengthenAll();
     const wanted = filter?.value.trim().toLowerCase() ?? "";
     const only = states.find((button) => button.ariaPressed === "true")?.dataset.only;
     let count = 0;
@@ -59,6 +82,7 @@
     const chosen = cameras.filter((camera) => !camera.hidden);
     for (const [i, camera] of chosen.entries()) {
       camera.open = true;
+      await unfold(camera);
       await overTime.drawGroup(camera.querySelector(".over-time"));
       said.textContent = `${i + 1} of ${chosen.length} drawn`;
       await new Promise((resolve) => setTimeout(resolve));
@@ -69,9 +93,15 @@
   document.getElementById("close-all").addEventListener("click", () => cameras.forEach((camera) => (camera.open = false)));
 
   reveal();
-  overTime.watch();
+  overTime.watch(document);
+  performance.mark("ready");
+  // What is above the cameras is drawn for paper, too, where nobody scrolls; between figures the page answers.
   const specs = JSON.parse(document.getElementById("specs").textContent);
-  for (const [id, spec] of Object.entries(specs)) await draw(document.getElementById(id), spec);
+  for (const [id, spec] of Object.entries(specs)) {
+    await new Promise((resolve) => setTimeout(resolve));
+    await drawFigure(document.getElementById(id), spec);
+  }
   await overTime.drawGroup(document.querySelector("#overall .over-time"));
+  performance.mark("drawn");
   document.documentElement.dataset.drawn = "yes";
 })();

@@ -1,8 +1,10 @@
 """A series on the page: packed for the script that draws it, and as a small picture that needs no script.
 
-Packed, a value takes sixteen bits, so that a month of fifty cameras is 2 MB. A column is `[low, step, text]`: a value
-is low + step * q, where q is its little-endian unsigned integer of 16 bits in the base64 `text`, 65535 if it is not
-known. Steps are a 65534th of the column's range, which no screen resolves. `runs` are the bins that are there, as pairs
+What a reader may open is inert text until then: `inert` compresses it, and the page's script reads it. The head is
+JSON; a zero and the values of all columns follow it. A value is low + step * q, where a column of the head is
+`[low, step]`; q is an unsigned integer of 16 bits, 65535 if the value is not known. All upper bytes of a column precede
+its lower ones, which compresses better. A step is a thousandth (of counts one, of multiples of a median .005), or a
+65533rd of the range if that is more: no screen resolves less. `runs` are the bins that are there, as pairs
 (first, how many).
 
 A small picture is alpha of one camera as paths of an SVG, all on the same scales. Its points are columns: each keeps
@@ -12,8 +14,11 @@ the lowest and the highest alpha of the bins under it.
 from __future__ import annotations
 
 import base64
+import json
+import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -34,9 +39,54 @@ from adawise_drift.report import Report
 from adawise_drift.words import known
 
 _UNKNOWN = 65_535
+_LEAST, _LEAST_OF_PICTURES = 0.001, 0.005  # steps of what is no count
+_COUNTS = frozenset({"batches", "images", "rejected"})
+_LOWEST, _HIGHEST = frozenset({"alpha_low", "tried_low"}), frozenset({"alpha_high", "tried_high"})
+_POINTS = 80_000  # of all cameras of a page: 4 MB hold as many with every measure
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
 _IF_KNOWN = ("objective", "posterior_sd", "reference", "confidence", "endpoints_agree", "rejected")
 _USUAL = 4  # times as long as the middle gap: lines are drawn through gaps up to that
+
+
+def with_fewer_points(report: Report) -> Report:
+    """Return the report with wider bins, where its cameras have more points together than a page carries."""
+    points = sum(len(camera.series.time_us) for camera in report.cameras)
+    times = -(-points // _POINTS)
+    if times <= 1:
+        return report
+    return replace(
+        report,
+        bin_us=times * report.bin_us,
+        overall=_wider(report.overall, times * report.bin_us),
+        cameras=tuple(replace(each, series=_wider(each.series, times * report.bin_us)) for each in report.cameras),
+    )
+
+
+def _wider(series: Series, bin_us: int) -> Series:
+    """Return a series in bins of another width, a multiple of its own; extremes stay, means are over batches."""
+    if not len(series.time_us):
+        return series
+    bins = series.time_us // bin_us
+    first = np.flatnonzero(np.diff(bins, prepend=bins[0] - 1))
+
+    def mean(values: Floats, weights: Integers) -> Floats:
+        there = np.isfinite(values)
+        with np.errstate(invalid="ignore"):  # nothing is known of a bin
+            found: Floats = np.add.reduceat(np.where(there, values * weights, 0.0), first) / np.add.reduceat(
+                np.where(there, weights, 0.0), first
+            )
+        return found
+
+    known: dict[str, Any] = {"time_us": bins[first] * bin_us}
+    for each in fields(Series):
+        values = getattr(series, each.name)
+        if each.name in _COUNTS:
+            known[each.name] = np.add.reduceat(values, first)
+        elif each.name in _LOWEST | _HIGHEST:
+            known[each.name] = (np.fmin if each.name in _LOWEST else np.fmax).reduceat(values, first)
+        elif each.name != "time_us":
+            known[each.name] = mean(values, series.images if each.name == "alpha" else series.batches)
+    return Series(**known)
 
 
 def packed(
@@ -46,30 +96,38 @@ def packed(
     accuracy: AccuracyOverTime = NOTHING_KNOWN,
     camera: Camera | None = None,
     marks: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Return what a browser needs to draw a series, with the camera's levels and silences.
+) -> tuple[dict[str, Any], bytes]:
+    """Return what a browser needs to draw a series, with the camera's levels and silences: a head, and the values.
 
-    Times are in milliseconds.
-
-    `marks` are of its events.
+    Times are in milliseconds. `marks` are of its events.
     """
     bins = series.time_us // bin_us
     columns = {}
     for name in (*_ALWAYS, *_IF_KNOWN):
         values = np.asarray(getattr(series, name), dtype=np.float64)
         if known(values) and (name in _ALWAYS or values.any()):
-            columns[name] = _column(values)
-    columns |= {name: _column(values) for name, values in appearance(series).items()}
-    return {
+            columns[name] = _column(values, 1.0 if name in _COUNTS else _LEAST)
+    columns |= {name: _column(values, _LEAST_OF_PICTURES) for name, values in appearance(series).items()}
+    head = {
         "bin": bin_us / 1e3,
         "runs": _runs(bins),
         "gap": longest_gap(bins),
-        "columns": columns,
+        "columns": {name: ends for name, (ends, _) in columns.items()},
         **({"levels": [], "silences": []} if camera is None else _stretches(camera)),
         **({} if camera is None or camera.calendar.count < 2 else {"calendar": _calendar(camera.calendar)}),
         "accuracy": {f"accuracy_{how}": [_band(p) for p in accuracy.of(how)] for how in get_args(How)},
         "marks": marks,
     }
+    return head, b"".join(values for _, values in columns.values())
+
+
+def inert(head: Mapping[str, Any], values: bytes = b"") -> str:
+    """Return text that no browser reads by itself: in base64, what zlib makes of JSON, and of a zero and values.
+
+    It has no character that ends an element or begins an entity.
+    """
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(b"\0".join((text.encode(), values)), 9)).decode()
 
 
 def appearance(series: Series) -> dict[str, Floats]:
@@ -83,12 +141,14 @@ def longest_gap(bins: Integers) -> int:
     return max(1, int(_USUAL * np.median(np.diff(bins)))) if len(bins) > 1 else 1
 
 
-def _column(values: Floats) -> list[Any]:
+def _column(values: Floats, least: float) -> tuple[list[float | None], bytes]:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    step = (high - low) / (_UNKNOWN - 1)
-    scaled = np.zeros_like(values) if step == 0.0 else (values - low) / step
-    whole = np.where(np.isfinite(values), np.rint(np.nan_to_num(scaled)), _UNKNOWN).astype("<u2")
-    return [_rounded(low), float(f"{step:.9g}"), base64.b64encode(whole.tobytes()).decode()]
+    step = max(least, (high - low) / (_UNKNOWN - 2))
+    low = math.floor(low / step) * step  # so that the page rounds a value once
+    scaled = np.rint(np.nan_to_num((values - low) / step))
+    whole = np.where(np.isfinite(values), scaled, _UNKNOWN).astype(">u2")
+    planes = whole.view(np.uint8).reshape(-1, 2).T
+    return [_rounded(low), float(f"{step:.9g}")], planes.tobytes()
 
 
 def _band(point: AccuracyPoint) -> list[float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -13,19 +15,19 @@ from adawise.errors import SettingsError
 from adawise.labels.benefit import queries
 from adawise.page import Key, theme
 from adawise.page.render import render
-from adawise.text import counted, two
-from adawise_drift.changes.times import moment
+from adawise.text import counted, percent, two
+from adawise_drift.changes.times import moment, shift_us, zone_name
 from adawise_drift.events.calendar import hours
 from adawise_drift.events.result import CameraGroup
 from adawise_drift.events.severity import moved
 from adawise_drift.page import helping
 from adawise_drift.page.cameras import HEADERS, CameraShown, colour, overall, shown
-from adawise_drift.page.happened import CARDS, advise, all_incidents, by_camera, marks, outline, timeline
+from adawise_drift.page.happened import CARDS, advise, all_incidents, at_once, by_camera, marks, outline, timeline
 from adawise_drift.page.panels import Panel, panels
 from adawise_drift.page.plots import write_plots
-from adawise_drift.page.series import HEIGHT, WIDTH, packed, together
+from adawise_drift.page.series import HEIGHT, WIDTH, inert, packed, together, with_fewer_points
 from adawise_drift.report import Report
-from adawise_drift.words import cost, happened, percent, resolution, when
+from adawise_drift.words import axis, cost, happened, resolution, when
 
 _SMALL_LEGEND = (
     Key("alpha, mean", "line", theme.INK),
@@ -36,6 +38,8 @@ _SMALL_LEGEND = (
     Key("no images", "bar", theme.MUTED),
 )
 _EVENTS = 400  # of the table; each camera has its own in full
+_ROWS = 24  # of a list, until the reader wants all
+_LINES = 12  # cameras of a group that are drawn
 _MADE = {  # query -> what it made
     "measures": "run it first, since others use it: the result of each batch, from its trace or else its rows",
     "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
@@ -58,6 +62,7 @@ _OF_ANSWERS = {
 }
 _TEXTS = {
     "moment": moment,
+    "zone": zone_name,
     "percent": percent,
     "two": two,
     "when": when,
@@ -106,11 +111,26 @@ def write_page(path: Path, report: Report) -> None:
 
 def page(report: Report) -> str:
     """Return the page as HTML, a function of the report alone. Names of cameras and classes are only shown."""
+    report = with_fewer_points(report)
     kinds, incidents = panels(), all_incidents(report)
     cameras = shown(report, kinds, by_camera(incidents))
-    advice, known = advise(report, incidents), {camera.name: camera for camera in cameras}
+    of_fleet = at_once(report, incidents)
+    folded = {each.lead.incident for of in of_fleet for each in of.incidents}
+    advice, known = advise(report, incidents, of_fleet), {camera.name: camera for camera in cameras}
     groups = _groups(report, known)
-    helped = None if report.helped is None else helping.section(report.helped)
+    helped = (
+        None
+        if report.helped is None
+        else helping.section(report.helped, {camera.name: camera.state for camera in cameras})
+    )
+    kept: dict[str, str] = {}
+
+    def keep(name: str, html: str, of: tuple[Mapping[str, Any], bytes] = ({}, b"")) -> str:
+        """Put it by, for the end of the page: what is drawn when it is opened."""
+        head, values = of
+        kept[name] = inert({"html": html, **head}, values)
+        return ""
+
     return render(
         "adawise_drift.page",
         "drift.html.j2",
@@ -128,10 +148,16 @@ def page(report: Report) -> str:
         known=known,
         timeline=timeline(report, incidents),
         incidents=incidents,
-        cards=[each for each in incidents if each.matters][:CARDS],
+        cards=[each for each in incidents if each.matters and each.lead.incident not in folded][:CARDS],
+        of_fleet=of_fleet,
         gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
         heavy=sum(each.matters for each in incidents),
         events_shown=_EVENTS,
+        rows=_ROWS,
+        lines=_LINES,
+        kept=kept,
+        zone=report.clocks.zone,
+        zones=_zones(report),
         overall=overall(report, kinds),
         panels=kinds,
         groups=groups,
@@ -140,12 +166,12 @@ def page(report: Report) -> str:
         small_legend=_SMALL_LEGEND,
         queries=_queries(report),
         resolution=resolution(report),
-        data={"all": packed(report.overall, report.bin_us, accuracy=report.accuracy), **_series(report, cameras)},
-        drawing=_drawing(report, kinds),
+        data=_series(report, cameras),
+        drawing=(_drawing(report, kinds, cameras), b""),
         specs={} if helped is None else {figure.anchor: figure.spec for figure in helped.figures},
         width=WIDTH,
         height=HEIGHT,
-        texts=_TEXTS,
+        texts={**_TEXTS, "keep": keep, "axis": partial(axis, us=report.until_us)},
     )
 
 
@@ -162,25 +188,39 @@ def _contents(report: Report) -> list[tuple[str, str]]:
         ("overall", "Over all cameras"),
         ("each", "Camera by camera"),
         *([("notes", "Notes")] if report.notes else []),
+        ("words", "Words"),
     ]
 
 
-def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
-    return {
-        each.anchor: packed(
-            each.camera.series,
-            report.bin_us,
-            accuracy=each.camera.accuracy,
-            camera=each.camera,
-            marks=marks(each.incidents, report),
-        )
-        for each in cameras
-    }
+def _zones(report: Report) -> str:
+    """Return whose clocks the times are by, where it is not UTC for all."""
+    clocks = report.clocks
+    named = {"": clocks.zone, **clocks.of}
+    if all(zone is UTC for zone in named.values()):
+        return ""
+    return "times by " + ", ".join(f"{zone}{f' ({pattern})' if pattern else ''}" for pattern, zone in named.items())
 
 
-def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
-    """Return what the script knows beside the series: the span, and what each panel draws and says."""
+def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, tuple[dict[str, Any], bytes]]:
+    found = {"all": _local(packed(report.overall, report.bin_us, accuracy=report.accuracy), report.clocks.zone, report)}
+    for each in cameras:
+        of, happened = each.camera, marks(each.incidents, report)
+        series = packed(of.series, report.bin_us, accuracy=of.accuracy, camera=of, marks=happened)
+        found[each.anchor] = _local(series, each.zone, report)
+    return found
+
+
+def _local(of: tuple[dict[str, Any], bytes], zone: tzinfo, report: Report) -> tuple[dict[str, Any], bytes]:
+    """Return a series with what the clocks of its figures are ahead of UTC, in milliseconds, and are called."""
+    head, values = of
+    at_us = report.until_us
+    return {**head, "shift": shift_us(at_us, zone) / 1e3, "zone": zone_name(at_us, zone)}, values
+
+
+def _drawing(report: Report, kinds: Sequence[Panel], cameras: Sequence[CameraShown]) -> dict[str, Any]:
+    """Return what the script knows beside the series: the span, what each panel draws and says, where incidents are."""
     return {
+        "incidents": {incident.anchor: camera.anchor for camera in cameras for incident in camera.incidents},
         "since": report.since_us / 1e3,
         "until": (report.until_us + report.bin_us) / 1e3,
         "panels": {

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 import adawise
+from adawise.text import percent
 from adawise_drift.events.calendar import calendar, hours, name_of, visits_before
 from adawise_drift.events.result import NO_CALENDAR, NO_STAYS, Stays
 from adawise_drift.words import alarms, conditions
@@ -107,7 +108,7 @@ def test_what_was_shorter_than_what_the_search_remembers_is_told_as_brief() -> N
 def test_an_alarm_is_told_with_where_it_was_and_what_to_do() -> None:
     found = calendar(nights(6))
     assert {each.number: each.alarms for each in found.conditions} == {0: 0.0, 1: 0.5}
-    assert alarms(found).startswith(f"alarm in {found.alarms:.0%} of its batches, most of them in condition 1: ")
+    assert alarms(found).startswith(f"alarm in {percent(found.alarms)} of its batches, most of them in condition 1: ")
     assert "card correct" in alarms(found)
     assert alarms(calendar(stays((0, 6, 0), (6, 12, 2)))) == ""
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adawise_drift.events.together import groups, numbered
+from adawise_drift.events.together import fleet_incidents, groups, numbered
 from tests.drift.fleets import NEAR_US, SPAN_US, independent, sharing
-from tests.drift.page.building import an_event
+from tests.drift.page.building import BEGIN_US, HOUR_US, an_event
 
 
 def test_cameras_that_have_their_moves_at_times_of_their_own_are_no_group() -> None:
@@ -62,3 +62,29 @@ def test_what_lasts_for_mostly_the_same_time_is_one_incident_and_an_hour_within_
 def test_what_began_at_one_moment_is_one_incident_however_long_it_lasts() -> None:
     short, long = an_event("gate", "contrast", "spike", 10, 11), an_event("gate", "rate", "ramp", 12, 60)
     assert [event.incident for event in numbered([short, long], 4)] == [4, 4]
+
+
+def test_events_whose_intervals_have_no_moment_in_common_are_no_incident_of_the_fleet() -> None:
+    apart = [an_event(f"cam-{n}", "contrast", "step", 100 + 2.5 * n, incident=n + 1) for n in range(6)]
+    span_us = (BEGIN_US, BEGIN_US + 240 * HOUR_US)
+    assert fleet_incidents(apart, 20, span_us) == ()
+    common = BEGIN_US + 100 * HOUR_US, BEGIN_US + 101 * HOUR_US
+    once = [replace(event, earliest_us=common[0], latest_us=common[1] + n * HOUR_US) for n, event in enumerate(apart)]
+    (found,) = fleet_incidents(once, 20, span_us)
+    assert (found.since_us, found.until_us) == common
+    assert [event.stream_id for event in found.leads] == [f"cam-{n}" for n in range(6)]
+    assert fleet_incidents(once, 100, span_us) == ()  # fewer than a tenth
+    assert fleet_incidents([replace(once[0], incident=n) for n in range(6)], 20, span_us) == ()  # one camera
+    opposite = [replace(event, after=event.before + (-1) ** n) for n, event in enumerate(once[:4])]
+    assert fleet_incidents(opposite, 20, span_us) == ()
+
+
+def test_wide_intervals_that_meet_by_chance_are_no_incident_of_the_fleet() -> None:
+    rng = np.random.default_rng(3)
+    span_us = (BEGIN_US, BEGIN_US + 240 * HOUR_US)
+    found = 0
+    for _ in range(40):
+        events = [an_event(f"cam-{n}", "alpha", "step", at, incident=n) for n, at in enumerate(rng.uniform(0, 240, 30))]
+        wide = [replace(e, earliest_us=e.since_us - 8 * HOUR_US, latest_us=e.since_us + 8 * HOUR_US) for e in events]
+        found += bool(fleet_incidents(wide, 30, span_us))
+    assert found <= 2

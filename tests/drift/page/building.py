@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -383,3 +386,12 @@ def _mix(rng: np.random.Generator) -> tuple[tuple[str, float, float, float], ...
 def _path(camera: Camera) -> tuple[Floats, Floats]:
     hours = (camera.series.time_us - BEGIN_US) / HOUR_US
     return hours, camera.series.alpha
+
+
+def unfolded(page: str) -> dict[str, tuple[dict[str, Any], bytes]]:
+    """What is inert on a page by its name, as the script reads it: the head, and values."""
+    found = {}
+    for name, text in re.findall(r'<script type="text/plain" id="inert-([\w-]+)">(.*?)</script>', page, re.DOTALL):
+        head, _, values = zlib.decompress(base64.b64decode(text)).partition(b"\0")
+        found[name] = (json.loads(head), values)
+    return found

@@ -26,10 +26,10 @@ def plain(text: str) -> str:
 def test_the_worst_incident_is_told_with_its_measures_its_cost_and_its_likely_cause() -> None:
     cameras = [a_camera(name, [(0, 0.3)], hours=240) for name in (*NAMES, "calm")]
     results = advised(a_report(cameras, hours=240, events=every_shape(NAMES)))
-    assert results.headline == "Of 4 cameras 1 failing, 1 changed and 1 silent; first gate: accuracy 0.8 to 0.45"
+    assert results.headline == "Of 4 cameras 1 failing, 1 changed and 1 silent; first gate: accuracy .80 to .45"
     assert plain(results.sentences[0]) == (
-        "gate (failing) comes first, 2026-10-05 00:00 UTC (between 2026-10-04 23:00 and 01:00): accuracy 0.8 to 0.45; "
-        "confidence 0.85 to 0.6; contrast -50% and 1 measure more. "
+        "gate (failing) comes first, 2026-10-05 00:00 UTC (between 2026-10-04 23:00 and 01:00): accuracy .80 to .45; "
+        "confidence .85 to .60; contrast −50 % and 1 measure more. "
         "Accuracy −35.0 points (95 % −40.0 to −30.0, measured by labels). "
         "Likely: weather, dirt on the lens, or focus."
     )
@@ -48,7 +48,7 @@ def test_a_camera_is_called_what_the_fleet_counts_it_as() -> None:
 
 def test_a_report_of_one_camera_is_not_told_as_a_fleet() -> None:
     only = a_report([a_camera("gate", [(0, 0.3)])], events=(an_event("gate", "confidence", "step", 100),))
-    assert advised(only).headline == "gate: confidence 0.85 to 0.6"
+    assert advised(only).headline == "gate: confidence .85 to .60"
 
 
 def test_where_all_is_over_again_or_nothing_was_this_is_said() -> None:
@@ -69,7 +69,7 @@ def test_the_farthest_drifter_is_named_with_its_levels() -> None:
 
 def test_with_labels_better_worse_and_not_shown_are_kept_apart() -> None:
     assert plain(advised(a_yard(3)).sentences[1]) == (
-        "By 52,000 labels, each time on the same images, the served predictions are better than zero-shot (+6.9 "
+        "On the same 52,000 labelled images, the served predictions are better than zero-shot (+6.9 "
         "points, 95 % +6.3 "
         "to +7.5), fine-tuned (+4.3 points, 95 % +3.7 to +4.9) and alpha 0.5 (+1.0 points, 95 % +0.4 to "
         "+1.6); not shown "

@@ -10,12 +10,12 @@ import altair as alt
 import numpy as np
 import pytest
 
-from adawise.text import as_long_duration
+from adawise.text import as_long_duration, percent
 from adawise_drift.events.measures import MEASURES
 from adawise_drift.events.result import NOTHING_KNOWN, Camera
 from adawise_drift.page.cameras import shown
 from adawise_drift.page.panels import Panel, panels
-from adawise_drift.words import changed, percent, signed, when
+from adawise_drift.words import changed, signed, when
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, an_accuracy, without_rows
 
 

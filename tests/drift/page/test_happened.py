@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 
+from adawise_drift.changes.times import Clocks
 from adawise_drift.events.result import Cause, Shape
-from adawise_drift.page.happened import ROWS, all_incidents, timeline
+from adawise_drift.page.happened import ROWS, advise, all_incidents, at_once, by_camera, timeline
 from adawise_drift.page.write import write_page
 from tests.drift.page.building import HOUR_US, a_camera, a_report, an_event, every_shape
 
@@ -19,7 +22,12 @@ REPORT = a_report([a_camera(name, [(0, 0.3)], hours=240) for name in NAMES], hou
 
 def test_events_of_a_moment_are_one_incident_that_has_all_their_measures() -> None:
     first, *rest = all_incidents(REPORT)
-    assert first.moved == ("accuracy 0.8 to 0.45", "confidence 0.85 to 0.6", "contrast -50%", "sharpness -39%")
+    assert first.moved == (
+        "accuracy .80 to .45",
+        "confidence .85 to .60",
+        "contrast −50\u00a0%",
+        "sharpness −39\u00a0%",
+    )
     assert first.matters
     assert len(rest) == 9
     assert [each.place for each in (first, *rest) if each.lead.stream_id == "gate"] == [3, 2, 4, 1]  # by time
@@ -85,3 +93,43 @@ def test_a_cause_is_told_once_and_the_measures_of_the_incident_only_where_they_s
     events = tuple(an_event("gate", measure, "step", 100, causes=own) for measure in ("contrast", "alpha"))
     (each,) = all_incidents(a_report([a_camera("gate", [(0, 0.3), (100, 0.8)])], events=events))
     assert each.causes == (likely,)
+
+
+def test_what_many_cameras_have_at_once_leads_and_an_outage_of_all_is_more_than_noted() -> None:
+    names = [f"cam-{number}" for number in range(10)]
+    out = [
+        an_event(name, "rate", "silence", 100 + number / 8, 109, incident=number + 1, severity="noted", before=np.nan)
+        for number, name in enumerate(names)
+    ]
+    single = an_event("cam-3", "accuracy", "step", 50, incident=99, severity="failing")
+    cameras = [a_camera(name, [(0, 0.3)], hours=240) for name in names]
+    report = a_report(cameras, hours=240, events=(single, *out))
+    shown = all_incidents(report)
+    (each,) = at_once(report, shown)
+    assert (each.severity, each.headline) == ("changed", "10 of 10 cameras at once: a silence")
+    assert each.when == "began 2026-10-05 04:00 to 05:07 UTC; over on all by 2026-10-05 13:00 UTC"
+    assert each.cost == "no images for 8 hours (median over the cameras)"
+    assert len(each.incidents) == 10
+    advice = advise(report, shown, (each,))
+    assert advice.headline == "10 of 10 cameras at once: a silence; in all 1 failing"
+    assert advice.sentences[0].startswith("10 of 10 cameras at once: a silence, began 2026-10-05 04:00")
+    assert advice.sentences[1].startswith("cam-3 (failing) comes first")
+
+
+def test_times_are_by_the_clocks_of_the_camera_and_name_them() -> None:
+    clocks = Clocks(ZoneInfo("Europe/Berlin"), {"dock": ZoneInfo("America/Sao_Paulo")})
+    report = replace(REPORT, clocks=clocks)
+    gate, dock, *_ = all_incidents(report)
+    assert gate.when == "2026-10-05 02:00 CEST (between 01:00 and 03:00)"
+    assert dock.when == "since 2026-10-08 21:00 UTC-03"
+    drawn = timeline(report, all_incidents(report))
+    assert drawn.ticks[0][0] == pytest.approx(22 / 240 * 100, abs=0.01)  # midnight in Berlin
+    assert drawn.ticks[0][1] == "Oct 02"
+
+
+def test_cameras_are_ordered_by_severity_whatever_the_order_of_the_report() -> None:
+    events = [
+        an_event(name, "alpha", "step", 100, incident=number, severity=severity)
+        for number, (name, severity) in enumerate([("gate", "noted"), ("dock", "changed"), ("yard", "failing")])
+    ]
+    assert [*by_camera(all_incidents(replace(REPORT, events=tuple(events))))] == ["yard", "dock", "gate"]

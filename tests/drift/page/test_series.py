@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adawise_drift.events.result import Series
 from adawise_drift.page.happened import all_incidents, marks
-from adawise_drift.page.series import longest_gap, packed
+from adawise_drift.page.series import longest_gap, packed, with_fewer_points
 from tests.drift.page.building import (
     BEGIN_US,
     HOUR_US,
@@ -25,45 +25,55 @@ from tests.drift.page.building import (
 RNG = np.random.default_rng(0)
 
 
-def unpacked(column: list[Any]) -> Any:
-    low, step, text = column
-    whole = np.frombuffer(base64.b64decode(text), "<u2")
-    return np.where(whole == 65_535, np.nan, low + step * whole)
+def head(series: Series, **of: Any) -> dict[str, Any]:
+    return packed(series, HOUR_US, **of)[0]
 
 
-def test_values_are_kept_to_a_65534th_of_their_range() -> None:
+def unpacked(series: Series) -> dict[str, Any]:
+    """The columns, as the script reads them."""
+    of, values = packed(series, HOUR_US)
+    n, found = len(series.time_us), {}
+    for place, (name, (low, step)) in enumerate(of["columns"].items()):
+        planes = np.frombuffer(values, np.uint8, 2 * n, 2 * n * place).reshape(2, n).astype(np.int64)
+        whole = 256 * planes[0] + planes[1]
+        found[name] = np.where(whole == 65_535, np.nan, low + step * whole)
+    return found
+
+
+def test_values_are_kept_to_what_is_told_of_them() -> None:
     series = a_series(np.linspace(0.2, 0.9, 300), rng=RNG)
-    columns = packed(series, HOUR_US)["columns"]
-    for name in ("alpha", "alpha_low", "tried_high", "objective", "images"):
-        values = np.asarray(getattr(series, name), dtype=np.float64)
-        assert np.abs(unpacked(columns[name]) - values).max() <= 1.01e-5 * np.ptp(values) + 1e-6 * values.max(), name
+    columns = unpacked(series)
+    assert columns["images"].tolist() == series.images.tolist()
+    for name in ("alpha", "alpha_low", "tried_high", "objective"):
+        assert np.abs(columns[name] - getattr(series, name)).max() <= 0.000501, name
+    wide = replace(series, objective=np.linspace(-500.0, 4000.0, 300))
+    assert np.abs(unpacked(wide)["objective"] - wide.objective).max() < 4500 / 65_000
 
 
 def test_extremes_are_among_them() -> None:
     series = a_series(np.full(300, 0.5), rng=RNG)
-    columns = packed(series, HOUR_US)["columns"]
-    assert unpacked(columns["alpha_high"]).max() == pytest.approx(series.alpha_high.max(), abs=1e-6)
-    assert unpacked(columns["alpha_low"]).min() == pytest.approx(series.alpha_low.min(), abs=1e-6)
+    columns = unpacked(series)
+    assert columns["alpha_high"].max() == pytest.approx(series.alpha_high.max(), abs=0.000501)
+    assert columns["alpha_low"].min() == pytest.approx(series.alpha_low.min(), abs=0.000501)
 
 
 def test_what_is_not_known_stays_so_and_what_is_never_known_is_left_out() -> None:
     series = a_series(np.full(10, 0.5), rng=RNG)
     series.confidence[3] = np.nan
-    known = packed(series, HOUR_US)["columns"]
-    assert np.flatnonzero(np.isnan(unpacked(known["confidence"]))).tolist() == [3]
-    nothing = packed(replace(series, confidence=np.full(10, np.nan)), HOUR_US)["columns"]
+    assert np.flatnonzero(np.isnan(unpacked(series)["confidence"])).tolist() == [3]
+    nothing = head(replace(series, confidence=np.full(10, np.nan)))["columns"]
     assert "confidence" not in nothing
     assert "rejected" not in nothing  # there were none
 
 
 def test_pictures_are_in_multiples_of_their_medians() -> None:
     series = replace(a_series(np.full(3, 0.5), rng=RNG), luminance=np.log([0.1, 0.2, 0.4]))
-    assert unpacked(packed(series, HOUR_US)["columns"]["luminance"]) == pytest.approx([0.5, 1.0, 2.0], abs=1e-4)
+    assert unpacked(series)["luminance"] == pytest.approx([0.5, 1.0, 2.0], abs=0.002501)
 
 
 def test_a_constant_is_one() -> None:
     series = replace(a_series(np.full(10, 0.5), rng=RNG), alpha=np.full(10, 0.25))
-    assert unpacked(packed(series, HOUR_US)["columns"]["alpha"]).tolist() == [0.25] * 10
+    assert unpacked(series)["alpha"] == pytest.approx(np.full(10, 0.25))
 
 
 def test_bins_that_are_there_are_told_as_runs() -> None:
@@ -71,7 +81,7 @@ def test_bins_that_are_there_are_told_as_runs() -> None:
     present[[0, 4, 5]] = False
     series = a_series(np.full(10, 0.5), rng=RNG, present=present)
     first = BEGIN_US // HOUR_US
-    assert packed(series, HOUR_US)["runs"] == [[first + 1, 3], [first + 6, 4]]
+    assert head(series)["runs"] == [[first + 1, 3], [first + 6, 4]]
 
 
 def test_a_line_is_broken_by_gaps_that_are_unusual_for_the_camera() -> None:
@@ -82,7 +92,7 @@ def test_a_line_is_broken_by_gaps_that_are_unusual_for_the_camera() -> None:
 
 def test_accuracies_are_data_sets_of_times_of_their_own() -> None:
     series = a_series(np.full(10, 0.5), rng=RNG)
-    found = packed(series, HOUR_US, accuracy=an_accuracy(10))["accuracy"]
+    found = head(series, accuracy=an_accuracy(10))["accuracy"]
     assert {name: len(points) for name, points in found.items()} == {
         "accuracy_measured": 8,
         "accuracy_confidence": 10,
@@ -90,7 +100,7 @@ def test_accuracies_are_data_sets_of_times_of_their_own() -> None:
     }
     begin, hour = BEGIN_US / 1e3, HOUR_US / 1e3
     assert found["accuracy_measured"][1] == [begin + hour, begin + 1.9 * hour, 0.77, 0.72, 0.82]
-    assert set(map(len, packed(series, HOUR_US)["accuracy"].values())) == {0}
+    assert set(map(len, head(series)["accuracy"].values())) == {0}
 
 
 def test_marks_are_in_milliseconds() -> None:
@@ -98,7 +108,7 @@ def test_marks_are_in_milliseconds() -> None:
     step, mix = (an_event("gate", name, "step", 100, after=0.4) for name in ("confidence", "mix"))
     silence = an_event("gate", "rate", "silence", 40, 60, before=np.nan, after=np.nan, severity="noted")
     report = a_report([camera], hours=200, events=(step, replace(mix, incident=2), replace(silence, incident=3)))
-    found = packed(camera.series, HOUR_US, camera=camera, marks=marks(all_incidents(report), report))
+    found = head(camera.series, camera=camera, marks=marks(all_incidents(report), report))
     hour = HOUR_US / 1e3
     begin = BEGIN_US / 1e3
     assert found["levels"] == [[begin, begin + 100 * hour, 0.3], [begin + 100 * hour, begin + 200 * hour, 0.7]]
@@ -112,6 +122,29 @@ def test_marks_are_in_milliseconds() -> None:
 
 
 def test_without_predictions_only_the_traces_are_there() -> None:
-    columns = packed(without_rows(a_camera("gate", [(0, 0.3)])).series, HOUR_US)["columns"]
+    columns = head(without_rows(a_camera("gate", [(0, 0.3)])).series)["columns"]
     assert {"alpha", "forward_equivalents"} <= set(columns)
     assert not {"objective", "confidence", "endpoints_agree"} & set(columns)
+
+
+def test_where_there_are_too_many_points_bins_are_wider_and_keep_images_means_and_extremes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adawise_drift.page.series._POINTS", 300)
+    camera = a_camera("gate", [(0, 0.3)], hours=720, silent=(100, 110))
+    camera.series.confidence[:3] = np.nan
+    report = with_fewer_points(a_report([camera]))
+    (wide,) = (each.series for each in report.cameras)
+    was, width_us = camera.series, 3 * HOUR_US
+    assert report.bin_us == width_us
+    assert len(wide.time_us) == 238  # of 240, two were without images
+    assert wide.images.sum() == was.images.sum()
+    assert np.average(wide.alpha, weights=wide.images) == pytest.approx(np.average(was.alpha, weights=was.images))
+    assert (wide.alpha_low.min(), wide.alpha_high.max()) == (was.alpha_low.min(), was.alpha_high.max())
+    assert np.isnan(wide.confidence).tolist() == [True] + [False] * 237
+    assert wide.confidence[5] == pytest.approx(np.average(was.confidence[15:18], weights=was.batches[15:18]))
+
+
+def test_a_report_that_a_page_can_carry_stays_as_it_is() -> None:
+    report = a_report([a_camera("gate", [(0, 0.3)], hours=24)], hours=24)
+    assert with_fewer_points(report) is report
