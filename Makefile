@@ -5,7 +5,7 @@ SCENES ?= weather
 PARTS ?= all
 
 BIN := .venv/bin
-LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.py deploy/pin_images.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
+LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.py deploy/pin_images.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py deploy/ray/replay.py
 # torch brings 3 GB of CUDA: uv's cache links it instead of unpacking it again. The certificates are the system's, as
 # pip and curl use them, because that is where a company's proxy has its own.
 UV := UV_SYSTEM_CERTS=1 uv
@@ -49,6 +49,7 @@ lint: .venv/.installed  ## style and types
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
+	$(BIN)/mypy deploy/ray/replay.py
 
 docs: .venv/.documented  ## the site, strictly, into build/docs; first the reference from the code
 	$(BIN)/python -m tools.docs

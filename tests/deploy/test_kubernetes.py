@@ -16,6 +16,7 @@ pytestmark = pytest.mark.soak
 KUBERNETES = DEPLOY / "kubernetes"
 FOLDERS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
+LIVE, ALONE = {"StatefulSet", "Service", "PodDisruptionBudget", "CronJob"}, {"Job", "ServiceAccount", "Namespace"}
 OTHERS = {"ScaledObject", "PodMonitor"}  # of KEDA and of the Prometheus operator: no schema of Kubernetes
 
 
@@ -35,7 +36,8 @@ def test_what_is_rendered_is_what_the_schemas_allow(folder: str) -> None:
         for version in VERSIONS if document["kind"] not in OTHERS else ():
             schemas.validate(document, version, strict=True)
     kinds = {document["kind"] for document in documents}
-    assert {"StatefulSet", "PodDisruptionBudget", "NetworkPolicy", "ConfigMap", "CronJob"} <= kinds
+    assert {"NetworkPolicy", "ConfigMap"} | (ALONE if "Job" in kinds else LIVE) <= kinds
+    assert not ("Job" in kinds and kinds & LIVE), "a replay starts no worker"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(KUBERNETES)))
@@ -69,7 +71,7 @@ def test_every_pod_is_as_restricted_asks_and_names_an_image_with_a_tag(folder: s
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in pod["containers"]:
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
             assert container["image"].startswith("adawise:")
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -84,3 +86,11 @@ def test_the_overlay_for_a_card_keeps_what_the_base_has_and_asks_for_a_card() ->
     assert {"POD_NAME", "ADAWISE_KAFKA__STATIC_MEMBER", "ADAWISE_MODEL__DEVICE"} <= set(names)
     assert names.index("POD_NAME") < names.index("ADAWISE_KAFKA__STATIC_MEMBER"), "$(POD_NAME) is of what is before"
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_overlays_of_a_replay_ask_for_a_card_only_where_images_are_served() -> None:
+    for name, cards in (("replay", [False, False]), ("replay-gpu", [False, True])):
+        (job,) = [each for each in rendered(str(KUBERNETES / "overlays" / name)) if each["kind"] == "Job"]
+        pod = job["spec"]["template"]["spec"]
+        containers = (*pod["initContainers"], *pod["containers"])
+        assert ["nvidia.com/gpu" in each["resources"]["limits"] for each in containers] == cards

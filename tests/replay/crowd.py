@@ -8,7 +8,7 @@ places for states; tombstones, messages of no camera and offsets that could not 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def replayed(chosen: Settings, recording: Path, output: Path, shard: int | None 
     return replay(ReplayRequest(chosen, str(output), str(recording), shard=shard))
 
 
-def rows_of(roots: list[Path]) -> list[tuple[object, ...]]:
+def rows_of(roots: Sequence[Path | str]) -> list[tuple[object, ...]]:
     """All rows of several roots by row id, as text where nan must equal nan."""
     table = pa.concat_tables([runs.predictions(root) for root in roots]).sort_by("row_id")
     return [*zip(*(map(repr, column.to_pylist()) for column in table.columns), strict=True)]

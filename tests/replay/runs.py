@@ -142,8 +142,8 @@ def recorded_messages(recording: Path) -> int:
     return int(ds.dataset(recording, format="parquet", partitioning=None, exclude_invalid_files=True).count_rows())
 
 
-def predictions(root: Path) -> pa.Table:
-    """All rows by row id."""
+def predictions(root: Path | str) -> pa.Table:
+    """All rows of a folder or URL by row id."""
     return read_predictions(open_store(str(root))).drop_columns([PREDICTED_AT]).sort_by("row_id")
 
 

@@ -26,6 +26,7 @@ from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.output.verify.root import verify
 from adawise.ports import TopicIdentity
 from adawise.records import Message
+from adawise.replay.library import replay_recording
 from adawise.replay.plan import PlanRequest, plan_replay
 from adawise.replay.replay import ReplayRequest, ReplayResult, replay
 from adawise.settings import Settings
@@ -496,6 +497,29 @@ def test_options_that_contradict_each_other_are_refused(
     assert main(["replay", "recording", "-o", str(tmp_path / "out"), *options]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_one_process_may_keep_the_pair_and_report_how_much_is_done(
+    recording: Path, pair_folder: PairFolder, model: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[object] = []
+    parts: dict[int, list[float]] = {0: [], 1: [], 2: []}
+
+    def load(*of: object) -> ModelPair:
+        loads.append(of)
+        return model
+
+    monkeypatch.setattr("adawise.app.model.load_model", load)
+    monkeypatch.chdir(tmp_path)
+    runs.write_settings(tmp_path, "none:9092", crowd.TOPIC, pair_folder)
+    crowd.planned(recording, output := tmp_path / "out", 3)
+    for shard, reported in parts.items():
+        replay_recording(recording, output, shard=shard, keep_pair=shard < 2, progress=reported.append)
+    assert len(loads) == 2, "the second shard has the pair of the first, and the third loads its own"
+    for reported in parts.values():
+        assert len(reported) > 2
+        assert reported == sorted(reported)
+        assert reported[-1] == 1.0
 
 
 @pytest.mark.check("kills")

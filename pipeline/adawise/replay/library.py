@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -25,6 +25,10 @@ from adawise.settings.mistakes import nearest
 from adawise.settings.reading import read
 from adawise.settings.sources import Given, Origin
 from adawise.settings.tree import REPLAY_GROUPS
+
+if TYPE_CHECKING:
+    from adawise.app.model import ModelPair
+    from adawise.settings import DecodeSettings, ModelSettings
 
 Place = str | os.PathLike[str]
 
@@ -86,6 +90,8 @@ def replay_recording(
     shard: int | None = None,
     settings: Mapping[str, Any] | None = None,
     config: Place | None = None,
+    keep_pair: bool = False,
+    progress: Callable[[float], object] | None = None,
 ) -> ReplayResult:
     """Run the worker on a recording, or on one shard of a plan; a call that was stopped goes on where it was.
 
@@ -98,6 +104,8 @@ def replay_recording(
         shard: the number of a shard of the plan, from 0; None: the whole recording.
         settings: settings by their full names, such as `search.strategy`; they override those of the file.
         config: file of settings; None: adawise.toml in the current folder, if there is one.
+        keep_pair: keep the pair loaded for the next call with the same `model.*` and `decode.*`.
+        progress: called now and then with how much of the messages this call has done, from 0 to 1.
 
     Returns:
         What was served, and where it is (`output`).
@@ -131,8 +139,55 @@ def replay_recording(
         config=None if config is None else os.fspath(config),
         uses=frozenset(REPLAY_GROUPS),
     ).checked()
+    request = ReplayRequest(chosen, os.fspath(output), os.fspath(recording), shard=shard)
+    if not keep_pair:
+        _KEPT.forget()
     with _quiet():
-        return replay(ReplayRequest(chosen, os.fspath(output), os.fspath(recording), shard=shard))
+        return replay(
+            request,
+            shown=lambda total: nullcontext(_Reported(total, progress or (lambda _: None))),
+            load=_KEPT.load if keep_pair else None,
+        )
+
+
+class _KeptPair:
+    """The pair of the call before, for as long as it is the one that is asked for."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the pair."""
+        self._of: tuple[ModelSettings, DecodeSettings] | None = None
+        self._pair: ModelPair | None = None
+
+    def load(self, model: ModelSettings, decode: DecodeSettings) -> ModelPair:
+        """Return the pair of these settings, and load it if it is another one."""
+        from adawise.app.model import load_model
+
+        if self._pair is None or self._of != (model, decode):
+            self.forget()  # there may be no room for two
+            self._pair = load_model(model, decode)
+            self._of = (model, decode)
+        return self._pair
+
+
+_KEPT = _KeptPair()
+
+
+class _Reported:
+    """A progress that is reported as a part of the whole."""
+
+    def __init__(self, total: int, report: Callable[[float], object]) -> None:
+        self._done, self._total, self._report = 0, max(1, total), report
+
+    def advance(self, count: int = 1) -> None:
+        """Count, and report."""
+        self._done += count
+        self._report(min(1.0, self._done / self._total))
+
+    def note(self, text: str) -> None:
+        """Ignore the text."""
 
 
 @contextmanager

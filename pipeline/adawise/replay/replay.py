@@ -33,7 +33,7 @@ from adawise.replay.paced import PacedSource
 from adawise.replay.plan import read_plan, stream_patterns
 from adawise.replay.shards import Method, Shard, claim_method, open_shard, read_method
 from adawise.replay.state import RecordedState, begin_chains, recorded_states, root_of
-from adawise.settings import Settings
+from adawise.settings import DecodeSettings, ModelSettings, Settings
 from adawise.sink.owner import Owner
 from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
@@ -137,6 +137,7 @@ def replay(
     *,
     stop: StopRequest | None = None,
     shown: Callable[[int], AbstractContextManager[Progress]] = _unshown,
+    load: Callable[[ModelSettings, DecodeSettings], ModelPair] | None = None,
 ) -> ReplayResult:
     """Run the worker on a recording, or on what a topic holds now. Nothing is printed.
 
@@ -144,6 +145,7 @@ def replay(
         request: what to replay.
         stop: ends the replay in order.
         shown: takes the number of messages, and returns the progress that is advanced by them.
+        load: loads the pair, or returns one that is loaded; None: `load_model`.
 
     Raises:
         SettingsError: the output is of something else, or what was requested cannot be done.
@@ -179,7 +181,7 @@ def replay(
 
         begun = store if earlier is not None else None
         settings = _in_recorded_precision(request, settings, begun, whole, states, shard)
-        model = load_model(settings.model, settings.decode)
+        model = (load or load_model)(settings.model, settings.decode)
         _log.info("model_loaded", **describe(settings, model))
         used, planned = config_fingerprint(settings, model), None
         if request.pairs_of is not None:

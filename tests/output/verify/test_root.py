@@ -832,6 +832,7 @@ def divided() -> DictStore:
 def test_messages_of_other_shards_are_no_fault_of_a_shard(divided: DictStore) -> None:
     report = verify_root(divided, log=FakeLog(range(6)))
     assert (report.faults, report.is_shard, report.chains[0].messages) == ([], True, 2)
+    assert as_document("ROOT", report, True)["shard"] == 1, "who reads the JSON alone must know that this is not all"
     whole, compared_ = in_words("ROOT", report, True)
     assert "3 rows, none twice; footers" in whole
     assert compared_.startswith("the broker still has the messages of 2 offsets of this shard. One shard does not show")

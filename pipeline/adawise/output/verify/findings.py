@@ -94,7 +94,8 @@ class RootReport:
 
     `unread` are partitions of the topic that no worker ever began although they hold messages. `committed` are the
     offsets that the root's group has committed; `commits_unknown` says why they are not known. A replay has no group.
-    Of a shard (`is_shard`), messages without a row may be those of other shards.
+    Of a shard (`is_shard`), messages without a row may be those of other shards; `shard` is its number, None if its
+    claim is damaged.
     """
 
     chains: list[ChainReport] = field(default_factory=list)
@@ -104,6 +105,7 @@ class RootReport:
     commits_unknown: str = ""
     is_replay: bool = False
     is_shard: bool = False
+    shard: int | None = None
 
     @property
     def has_damaged_owner(self) -> bool:

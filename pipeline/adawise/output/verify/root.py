@@ -13,7 +13,7 @@ from contextlib import suppress
 from adawise.errors import ChainError, FatalError, SettingsError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
-from adawise.output.read.several import check_replay_claim, is_divided, replayed_parts
+from adawise.output.read.several import check_replay_claim, is_divided, replayed_parts, shard_of
 from adawise.output.verify.chain import ChainCheck
 from adawise.output.verify.findings import (
     STALE,
@@ -72,6 +72,7 @@ def verify_root(
     with suppress(SettingsError):  # a folder is in its place, or this user may not read it
         report.is_replay = is_replay(store, owner)
     report.is_shard = is_divided(store)
+    report.shard = None if (shard := shard_of(store)) is None else shard.number
     if log is not None and report.has_damaged_owner and not report.is_replay:
         report.commits_unknown = (
             f"{store}: the group's committed offsets and the partitions that were never read are not known: "

@@ -123,6 +123,7 @@ def as_document(root: str, found: RootReport, broker: bool) -> dict[str, object]
     unproved = [{"topic": chain.tp.topic, "partition": chain.tp.partition} for chain in found.unproved]
     return {
         "root": root,
+        **({"shard": found.shard} if found.is_shard else {}),
         "whole": not faults,
         "segments": found.segments,
         "never_served": found.lost,
