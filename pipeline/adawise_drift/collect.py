@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBP
 
 from adawise.errors import SettingsError
 from adawise.labels.arrays import Floats, Integers, empty, equal_runs, of_columns
+from adawise.output.read.duckdb_rows import union
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.output.read.several import check_disjoint
 from adawise.records import RowId
@@ -66,7 +66,7 @@ class Tables:
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
             parts = [read(each, streams, since, until).relation(self.connection) for each in roots]
             numbered = [_numbered(part, number, clashing) for number, part in enumerate(parts, start=1)]
-            rows = reduce(DuckDBPyRelation.union, numbered)
+            rows = union(self.connection, name, numbered)
             rows.filter(f"time IS NOT NULL AND {now}").create_view(name)
             rows.filter("time IS NULL").create_view(f"untimed_{name}")
             rows.filter(f"NOT ({now})").create_view(f"ahead_{name}")

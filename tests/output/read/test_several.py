@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from adawise.errors import SettingsError
+from adawise.output.read.duckdb_rows import union
 from adawise.output.read.several import check_disjoint, is_divided
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
@@ -137,3 +140,9 @@ def test_a_damaged_claim_may_be_that_of_a_shard_and_one_that_may_not_be_read_kee
 
     monkeypatch.setattr(store, "get", refuse)
     assert is_divided(store) is divided
+
+
+def test_a_union_of_a_thousand_outputs_is_within_the_depth_that_the_database_allows() -> None:
+    with closing(duckdb.connect()) as connection:
+        parts = [connection.sql(f"SELECT {number} AS n") for number in range(1_001)]
+        assert union(connection, "part", parts).aggregate("count(*), sum(n)").fetchall() == [(1_001, 500_500)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from adawise.errors import SettingsError
+from adawise.output.read.duckdb_rows import union
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.sink import schemas
 
@@ -75,8 +75,8 @@ def load(
     of_batches = [*_BATCH_KEY, *BATCH, *_BESIDE, "model_fingerprint"]
     rows = [read_predictions(root, streams, columns=of_rows).relation(connection) for root in roots]
     batches = [read_traces(root, streams, columns=of_batches).relation(connection) for root in roots]
-    reduce(duckdb.DuckDBPyRelation.union, rows).create_view(f"{name}_rows")
-    reduce(duckdb.DuckDBPyRelation.union, batches).create_view(f"{name}_batches")
+    union(connection, f"{name}_rows", rows).create_view(f"{name}_rows")
+    union(connection, f"{name}_batches", batches).create_view(f"{name}_batches")
     connection.execute(f"CREATE TABLE {name}_covered (t VARCHAR, p INT, begins BIGINT, ends BIGINT)")
     connection.execute(f"CREATE TABLE {name}_open (t VARCHAR, p INT, waits BIGINT)")
     for part in covered:

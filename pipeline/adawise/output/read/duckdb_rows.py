@@ -58,6 +58,18 @@ def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def union(
+    connection: duckdb.DuckDBPyConnection, name: str, relations: Sequence[duckdb.DuckDBPyRelation]
+) -> duckdb.DuckDBPyRelation:
+    """Return all rows of relations of one schema; a view NAME_0, NAME_1 and so on is created for each of them.
+
+    It is one query, because unions of unions reach the engine's limit of depth at 1,000 of them.
+    """
+    for number, each in enumerate(relations):
+        each.create_view(f"{name}_{number}")
+    return connection.sql(" UNION ALL ".join(f"SELECT * FROM {name}_{number}" for number in range(len(relations))))
+
+
 @contextmanager
 def translated(*roots: str) -> Iterator[None]:
     """Raise ChainError, with the remedy, for values that DuckDB cannot hold and files that it cannot read.
