@@ -132,11 +132,12 @@ def _camera(
 ) -> CameraShown:
     anchor = f"camera-{number}"
     own = [panel for panel in panels if panel.name != "overall"]
+    drawn = [words.sampled(each) for each in report.sampled if each.stream_id == camera.stream_id]
     readings = {
         **_series_readings(camera.series),
         "alpha": _alpha(camera, report),
         "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
-        "accuracy": words.accuracies(camera.accuracy),
+        "accuracy": " ".join(filter(None, (words.accuracies(camera.accuracy), *drawn))),
         "rejects": _rejects(camera.series, camera.reasons),
     }
     return CameraShown(
