@@ -92,7 +92,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch numpy pyarrow",
     ),
     "labels/proposal": ("errors text output/read", "duckdb"),
-    "labels/sample": ("errors labels/arrays store/files", "numpy"),
+    "labels/sample": ("errors store/files", "numpy"),
     "labels/sample/draw": ("labels output/read", "numpy duckdb"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together

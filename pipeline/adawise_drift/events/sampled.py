@@ -2,9 +2,9 @@
 
 Of each group of batches one image is drawn, whose term x = mean confidence of the group + (right - confidence) / ratio
 has the accuracy of the group's images as its expectation, whatever confidence is worth (prediction-powered:
-Angelopoulos et al., 2023; by unequal probabilities: Zrnic and Candès, 2024). An image without a label counts as wrong
-in what bounds accuracy from below, and as right in what bounds it from above and in the evidence of a drop, so that no
-assumption is made on why it has none. docs/decisions/formulas.md has the formulas.
+Angelopoulos et al., 2023; by unequal probabilities: Horvitz and Thompson, 1952; Zrnic and Candès, 2024). An image
+without a label counts as wrong in what bounds accuracy from below, and as right in what bounds it from above and in the
+evidence of a drop, so that no assumption is made on why it has none. docs/decisions/formulas.md has the formulas.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def evidence(days: Sequence[SampledDay], bounds: Floats) -> Floats:
 
     A stake of 1 is divided over the days on which a drop may begin: half of it in equal parts over the days of a year,
     and most of what is left of the rest on each day after one whose mean confidence was unusually low. Each part is bet
-    from its day on (Shiryaev and Roberts; as an e-process: Shin, Ramdas and Rinaldo, 2023). The size of a bet goes by
+    from its day on (Shiryaev, 1963; Roberts, 1966; as an e-process: Shin, Ramdas and Rinaldo, 2023), so that its sum is
+    1 / level or more with a chance of level at most (Ville, 1939). The size of a bet goes by
     the days before, and is the same for all bounds, so that evidence rises with the bound.
 
     Args:
@@ -211,8 +212,9 @@ def discoveries(e_values: Mapping[str, float], level: float) -> frozenset[str]:
 
     Of the K cameras k is the most for which that holds (Wang and Ramdas, 2022).
 
-    E-values of cameras may depend on each other in any way. If no camera fell, one is ever reported with a chance of
-    level at most: any report needs a mean of all e-values of 1 / level.
+    E-values of cameras may depend on each other in any way, and are never multiplied (Vovk and Wang, 2021). If no
+    camera fell, one is ever reported with a chance of level at most: any report needs a mean of all e-values of 1 /
+    level.
     """
     ordered = sorted(e_values, key=lambda name: -e_values[name])
     passed = [k for k, name in enumerate(ordered, 1) if e_values[name] * k * level >= len(ordered)]
@@ -279,8 +281,8 @@ def by_sample(
 def _level_of(name: str, drawn: Sequence[SampledDay], current: Sequence[SampledDay], begin: int) -> SampledAccuracy:
     """Return the interval of a camera's answered days of this year, or why there is none."""
     last = max((day.day for day in current or drawn), default=begin)
-    asked = [np.isfinite(day.right) for day in drawn if begin <= day.day <= last]
-    response = float(np.concatenate(asked).mean()) if asked else 0.0
+    reached = [np.isfinite(day.right) for day in drawn if begin <= day.day <= last]
+    response = float(np.concatenate(reached).mean()) if reached else 0.0
     draws, known = sum(len(day.right) for day in current), interval(current)
     found = SampledAccuracy(name, begin, last, len(current), draws, response, known)
     if current and response >= LEAST_RESPONSE:

@@ -1,7 +1,7 @@
 """The folder of a sample: one CSV a day, which people fill in; it is written once and read strictly.
 
 A row is an image. People write into the column `label`; all else is the draw's, and a file in which that was changed is
-refused. What was served is there only as a digest, so that nobody who labels an image sees it.
+refused. What was served is there only as a digest, so that people who label an image do not see it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from hashlib import sha256
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from adawise.labels.arrays import Floats, Integers
-
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 By = Literal["uniform", "confidence"]
 
 FLOOR = 0.75
@@ -23,7 +24,7 @@ FLOOR = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """How images are drawn: `per_day` of each camera and day, fewer where it has fewer batches."""
+    """The way in which images are drawn: `per_day` of each camera and day, fewer where it has fewer batches."""
 
     per_day: int
     by: By = "uniform"
@@ -36,7 +37,7 @@ class Design:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class DrawnImages:
     """The image that was drawn of each group: arrays `[groups]`.
 
     `place` is among the day's images, `probability` that of the image in its group, which has `images` of a mean
@@ -49,7 +50,7 @@ class Drawn:
     mean: Floats
 
 
-def draw(confidence: Floats, batch: Integers, design: Design, stream_id: str, day: int) -> Drawn:
+def draw(confidence: Floats, batch: Integers, design: Design, stream_id: str, day: int) -> DrawnImages:
     """Draw of a camera's images of a day.
 
     There are so few groups that none has more than twice its part of the images, however batches differ in size.
@@ -79,7 +80,7 @@ def draw(confidence: Floats, batch: Integers, design: Design, stream_id: str, da
     edges = np.cumsum(probability)  # those of group g end at g + 1
     picked = np.searchsorted(edges, np.arange(groups) + rng.random(groups), side="right")
     picked = np.clip(picked, starts, starts + counts - 1)  # sums of floats may be off in the last digit
-    return Drawn(order[picked], probability[picked], counts, np.add.reduceat(known, starts) / counts)
+    return DrawnImages(order[picked], probability[picked], counts, np.add.reduceat(known, starts) / counts)
 
 
 def divided(sizes: Integers, groups: int, rng: np.random.Generator) -> Integers:

@@ -39,7 +39,7 @@ WHERE stream_id = $stream AND place IN (SELECT unnest($places))
 
 @dataclass(frozen=True, slots=True)
 class SampledDays:
-    """What was drawn: the files that were written, images in them by all cameras, and how many days had a file."""
+    """The outcome of a draw: files written, images in them by all cameras, and how many days had one."""
 
     files: tuple[Path, ...]
     images: int
