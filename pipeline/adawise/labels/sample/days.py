@@ -157,7 +157,7 @@ def _read(path: Path) -> list[SampledImage]:
         if sorted(each.group for each in rows) != [*range(rows[0].groups)]:
             raise SettingsError(
                 f"{path}: expected {rows[0].groups} rows of {name!r}, one for each group, but found {len(rows)}; "
-                "put back the rows that were removed, and remove copies: an image that nobody can label keeps its "
+                "put back the rows that were removed, and remove copies: an image that cannot be labelled keeps its "
                 "row, with an empty label"
             )
         if len({(each.groups, each.images, each.mean_confidence, each.floor) for each in rows}) > 1:
