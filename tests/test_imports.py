@@ -92,6 +92,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch numpy pyarrow",
     ),
     "labels/proposal": ("errors text output/read", "duckdb"),
+    "labels/sample": ("errors store/files", "numpy"),
+    "labels/sample/draw": ("labels output/read", "numpy duckdb"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "app": (EVERYTHING, "torch numpy structlog PIL"),
@@ -126,6 +128,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
+    "adawise_drift/events/sampled": ("labels/arrays labels/benefit labels/sample", "numpy scipy"),
     "adawise_drift/example_frames": ("errors records app/parts decode recording settings store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
     "adawise_drift/notes": ("errors records card output/read sink store output/verify", ""),

@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
 from adawise.labels.benefit.estimate import Among, OtherRun, estimate_benefit
+from adawise.labels.given import is_sample
 from adawise.labels.join import label
+from adawise.labels.sample.days import read_days
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
 from adawise.sink.served_by import ServedSettings, read_settings
@@ -24,6 +27,7 @@ from adawise_drift.collect import ALL, Collected, Tables
 from adawise_drift.events.accuracy import over_time
 from adawise_drift.events.known import KnownSpan, read_known
 from adawise_drift.events.result import Example, GalleryFrame
+from adawise_drift.events.sampled import SampledAccuracy, by_sample, collected
 from adawise_drift.events.together import groups
 from adawise_drift.queries import LISTED, written_out
 from adawise_drift.report import Report
@@ -100,6 +104,8 @@ def _report(
         among = Among(LISTED, request.shortlists, len(request.classes or ()))
         helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card, among)
         bar.advance()
+    sampled = _sampled(request)
+    fallen = {each.stream_id for each in sampled if each.alarm_day is not None}
     widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
     queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)
     return Report(
@@ -120,6 +126,7 @@ def _report(
         reference=normal.source,
         recording="" if request.frames is None else request.frames.root,
         helped=helped,
+        sampled=sampled,
         accuracy=over_time([*found.binned.values()]),
         calibration=notes.calibration(served, normal.card),
         gallery=gallery,
@@ -135,7 +142,7 @@ def _report(
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         clocks=request.clocks,
         baseline=history.updated(),
-        beyond={str(limit): limit.exceeded(cameras, events, helped) for limit in request.limits},
+        beyond={str(limit): limit.exceeded(cameras, events, helped, fallen) for limit in request.limits},
     )
 
 
@@ -190,6 +197,14 @@ def _served(roots: Sequence[str], found: Collected) -> list[ServedSettings]:
     models = {each.fingerprint for each in found.models.get(ALL, ())}
     noted = [each for root in roots for each in read_settings(open_store(root))]
     return [each for each in noted if each.model_fingerprint in models]
+
+
+def _sampled(request: DriftRequest) -> tuple[SampledAccuracy, ...]:
+    """Return the accuracy of the request's cameras by its sample; the level is of all cameras that were drawn."""
+    if request.labels is None or not is_sample(request.labels):
+        return ()
+    found = by_sample(collected(read_days(Path(request.labels))), request.least_accuracy)
+    return tuple(each for each in found if request.streams is None or each.stream_id in request.streams)
 
 
 def _replays(request: DriftRequest) -> list[OtherRun]:

@@ -21,6 +21,7 @@ from adawise_drift.events.result import (
     Model,
     Series,
 )
+from adawise_drift.events.sampled import SampledAccuracy
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
     from adawise_drift.baseline import Baseline
@@ -49,6 +50,7 @@ class Report:
     reference: str  # where `Series.reference` is from; "" if there is none
     recording: str  # where the examples are from; ""
     helped: Helped | None = None
+    sampled: tuple[SampledAccuracy, ...] = ()  # by cameras of which images were drawn
     accuracy: AccuracyOverTime = NOTHING_KNOWN  # of all cameras as one
     calibration: str = ""  # at which temperature confidence is; "" if it was not noted
     gallery: tuple[GalleryFrame, ...] = ()  # by kind

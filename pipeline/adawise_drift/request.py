@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -37,7 +37,7 @@ NUMBERS: Mapping[str, Callable[[Camera], float]] = {
     "silences": lambda camera: float(len(camera.silences)),
 }
 """Numbers of a camera that a limit may be about, beside the counts of its events (`noted`: of little weight), and
-`accuracy` and `gain`, where labels are known."""
+`accuracy` and `gain`, where labels are known, and `fallen` by a sample."""
 
 _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy", "stamina": "stamina"}
 _OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
@@ -46,7 +46,8 @@ _OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
     "noted": lambda event: event.severity == "noted",
 }
 _COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-_KNOWN = (*_OF_EVENTS, *NUMBERS, "accuracy", "gain")
+_KNOWN = (*_OF_EVENTS, *NUMBERS, "accuracy", "gain", "fallen")
+_AS_GIVEN = ("since", "until", "baseline", "smallest", "known", "labels", "least_accuracy")
 _FORM = re.compile(r"\s*([a-z_]+)\s*(>=|<=|>|<)\s*([+-]?[0-9]*\.?[0-9]+)\s*")
 
 
@@ -63,13 +64,21 @@ class Limit:
         return f"{self.number}{self.sign}{self.bound:g}"
 
     def exceeded(
-        self, cameras: Sequence[Camera], events: Sequence[DriftEvent], helped: Helped | None
+        self,
+        cameras: Sequence[Camera],
+        events: Sequence[DriftEvent],
+        helped: Helped | None,
+        fallen: Collection[str] = (),
     ) -> dict[str, float]:
         """Return the cameras beyond the limit, each with its number, the farthest first.
 
-        A number that is not known (nan) is beyond no limit; `gain` is served less the better endpoint.
+        A number that is not known (nan) is beyond no limit; `gain` is served less the better endpoint, and `fallen` is
+        1 for the cameras that are named as such.
         """
-        found = [(camera.stream_id, self._number(camera, events, helped)) for camera in cameras]
+        if self.number == "fallen":
+            found = [(camera.stream_id, float(camera.stream_id in fallen)) for camera in cameras]
+        else:
+            found = [(camera.stream_id, self._number(camera, events, helped)) for camera in cameras]
         beyond = [(name, value) for name, value in found if _COMPARED[self.sign](value, self.bound)]
         return dict(sorted(beyond, key=lambda item: item[1], reverse=self.sign.startswith(">")))
 
@@ -110,8 +119,9 @@ class DriftRequest:
         frames: pictures of a recording of the same topic.
         card: card of the pair, for what is normal and for estimates without labels.
         objective: what was minimised; `auto` for what the card recommends. Without a card it says nothing.
-        labels: file of labels; None for those under the roots and those of the producer.
+        labels: file of labels, or the folder of a sample; None for those under the roots and those of the producer.
         label_within: how far a label's time may be from its frame's.
+        least_accuracy: accuracy that all cameras are held against by a sample, in (0, 1); None: each by what it had.
         classes: the classes of the models, beside those in the rows.
         shortlists: the number of classes of the cameras' shortlists, by digest, for estimates without labels.
         against: outputs of replays of the same images at other alphas.
@@ -136,6 +146,7 @@ class DriftRequest:
     objective: str = "auto"
     labels: str | None = None
     label_within: timedelta = timedelta(0)
+    least_accuracy: float | None = None
     classes: tuple[str, ...] | None = None
     shortlists: Mapping[str, int] = field(default_factory=dict)
     against: tuple[str, ...] = ()
@@ -208,7 +219,7 @@ def parse_request(
         objective=objective,
         classes=classes,
         command=command,
-        **{name: options[name] for name in ("since", "until", "baseline", "smallest", "known", "labels")},
+        **{name: options[name] for name in _AS_GIVEN},
     )
 
 

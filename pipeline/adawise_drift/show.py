@@ -15,11 +15,12 @@ from adawise_drift.changes.times import moment
 from adawise_drift.events.severity import moved
 from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
-from adawise_drift.words import accuracies, alarms, conditions, short_cost
+from adawise_drift.words import accuracies, alarms, conditions, sampled, short_cost
 
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
 _INCIDENTS, _NEXT, _CALENDARS = 12, 3, 8  # likewise
 _LACKING = 8  # classes that shortlists lack
+_SAMPLED = 12  # cameras with sampled labels
 _BEYOND = 10  # cameras beyond a limit that are named
 
 
@@ -48,6 +49,7 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
     _lacking(report, console)
     if text := accuracies(report.accuracy, report.cameras):
         console.print(f"accuracy: {text[:1].lower()}{text[1:]}", soft_wrap=True)
+    _sampled(report, console)
     for group in report.groups:
         names = ", ".join(group.stream_ids[:8]) + (", ..." if len(group.stream_ids) > 8 else "")
         console.print(f"{group.sentence} ({names})")
@@ -61,6 +63,14 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
         console.print(f"{limit}: {who if cameras else 'no camera exceeds it'}", soft_wrap=True)
     if page is not None:
         console.print(f"page: {page} ({as_size(page.stat().st_size)})", soft_wrap=True, markup=False)
+
+
+def _sampled(report: Report, console: Console) -> None:
+    found = sorted(report.sampled, key=lambda each: (each.alarm_day is None, -each.evidence))
+    for each in found[:_SAMPLED]:
+        console.print(f"{each.stream_id}: {sampled(each)}", soft_wrap=True, markup=False)
+    if len(found) > _SAMPLED:
+        console.print(f"and {len(found) - _SAMPLED} more cameras with a sample")
 
 
 def _lacking(report: Report, console: Console) -> None:

@@ -9,8 +9,8 @@ from datetime import UTC, tzinfo
 import numpy as np
 
 from adawise.labels.arrays import Floats
-from adawise.text import LEVEL, as_long_duration, minus, percent, points, two
-from adawise_drift.changes.times import moment, shift_us, zone_name
+from adawise.text import LEVEL, as_long_duration, counted, minus, percent, points, three, two
+from adawise_drift.changes.times import DAY_US, moment, shift_us, zone_name
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise_drift.events.calendar import hours
 from adawise_drift.events.result import (
@@ -23,6 +23,7 @@ from adawise_drift.events.result import (
     DriftEvent,
     How,
 )  # fmt: skip
+from adawise_drift.events.sampled import SampledAccuracy
 from adawise_drift.report import Report
 
 _ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
@@ -137,6 +138,26 @@ _ESTIMATED: Mapping[How, tuple[str, float]] = {
     "confidence": ("confidence", ESTIMATE_ERROR),
     "agreement": ("the agreement of the endpoints", AGREEMENT_ERROR),
 }
+
+
+def sampled(of: SampledAccuracy) -> str:
+    """Return a camera's accuracy by a sample, with what is guaranteed of it, or why nothing is."""
+    since, until = (moment(day * DAY_US)[:10] for day in (of.first_day, of.last_day))
+    if of.why:
+        return f"No guarantee by the sample: {of.why}."
+    held, labels = of.accuracy, counted(of.draws, "image")
+    text = (
+        f"By {labels} drawn on {counted(of.days, 'day')} since {since}: {two(held.value)}, and by an interval that "
+        f"holds every night of a year with {LEVEL}, {two(held.low)} to {two(held.high)}."
+    )
+    if math.isnan(of.bound):
+        return f"{text} The accuracy that it is held against is not yet learned."
+    if of.alarm_day is None:
+        return f"{text} No proof until {until} that a day was below {three(of.bound)}."
+    found = moment(of.alarm_day * DAY_US)[:10]
+    return (
+        f"{text} Accuracy fell below {three(of.bound)}: shown by the labels of {found} (e-value {of.evidence:.3g} now)."
+    )
 
 
 def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:

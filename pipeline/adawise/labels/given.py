@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from adawise.errors import ChainError, SettingsError
+from adawise.labels.sample.days import read_days
 from adawise.store.store import as_pattern, check_regular, is_of_no_file, open_store
 
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and optionally labelled_at)"
@@ -75,9 +76,14 @@ FROM (
 def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
     """Create the table `given` from a file: `number` from 1 in file order, `label`, what it labels, `labelled_at`.
 
+    The folder of a sample (`labels.sample`) is read as one file.
+
     Raises:
         SettingsError: the file cannot be read, columns are missing, or a row is wrong; the first such row is named.
     """
+    if is_sample(file):
+        _load_sample(connection, file)
+        return
     path = _existing(file)
     form = _FORMS[path.suffix.lower()]
     try:
@@ -92,6 +98,26 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         raise SettingsError(f"{file}: expected a {form} file of labels, but: {first}; correct the file") from error
     for number, problem, found in wrong:
         raise SettingsError(f"{file}, row {number}: {problem}, got {str(found)[:_ROW_TEXT]!r}; correct the file")
+
+
+def is_sample(file: str) -> bool:
+    """Return whether labels are the folder of a sample, which `adawise labels sample` drew, and not a file."""
+    return "://" not in file and Path(file).is_dir()
+
+
+def _load_sample(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+    images = [each for of_day in read_days(Path(folder)).values() for each in of_day if each.label]
+    columns = {"row_id": [each.row_id for each in images], "label": [each.label for each in images]}
+    table = pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()})
+    connection.register("sampled_labels", table)
+    try:
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE given AS SELECT row_number() OVER () AS number, label, row_id, "
+            "NULL::VARCHAR AS stream_id, NULL::TIMESTAMPTZ AS captured_at, NULL::TIMESTAMPTZ AS labelled_at "
+            "FROM sampled_labels"
+        )
+    finally:
+        connection.unregister("sampled_labels")
 
 
 def _is_interrupted(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
@@ -84,6 +84,10 @@ class DriftCommand(Command):
     )
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
+    least_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = optional(
+        "accuracy that every camera is held against by the labels of `labels sample`; none: that of the first 28 days "
+        "of each, less .02", metavar="ACCURACY",
+    )  # fmt: skip
     against: Text | None = optional(
         "outputs of replays of the same images by other alphas, separated by commas", metavar="ROOTS"
     )

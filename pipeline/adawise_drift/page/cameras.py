@@ -147,11 +147,12 @@ def _camera(
     anchor = f"camera-{number}"
     own = [panel for panel in panels if panel.name != "overall"]
     zone = report.clocks.at(camera.stream_id)
+    drawn = [words.sampled(each) for each in report.sampled if each.stream_id == camera.stream_id]
     readings = {
         **_series_readings(camera.series),
         "alpha": (alpha := _alpha(camera, report, zone)),
         "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
-        "accuracy": words.accuracies(camera.accuracy),
+        "accuracy": " ".join(filter(None, (words.accuracies(camera.accuracy), *drawn))),
         "rejects": _rejects(camera.series, camera.reasons),
     }
     return CameraShown(
