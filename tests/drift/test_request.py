@@ -137,7 +137,9 @@ def test_an_address_is_checked_without_the_extra_that_sending_needs(monkeypatch:
 
 def test_options_become_a_request_once_every_root_has_an_output(tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        **dict.fromkeys(("streams", "since", "until", "baseline", "known", "labels", "output", "plots"), None),
+        **dict.fromkeys(
+            ("streams", "since", "until", "baseline", "known", "labels", "least_accuracy", "output", "plots"), None
+        ),
         **{"root": (str(tmp_path / "yard"),), "against": str(tmp_path / "half"), "reference": 864_000.0},
         **{"time_zone": "Europe/Berlin", "fail_if": "drift>0.2, events>0", "label_within": 2.0, "smallest": 0.2},
         "streams": "north, south",

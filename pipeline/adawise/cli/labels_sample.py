@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import Command, json_flag, optional
-from adawise.labels.sample.design import By
 from adawise.settings.group import FilePath, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import distinct_names
@@ -37,7 +36,7 @@ class LabelsSampleCommand(Command):
         json_schema_extra={"metavar": "FOLDER"},
     )
     per_day: int = Field(default=20, ge=1, le=10_000, description="images of each camera and day")
-    by: By = Field(
+    by: Literal["uniform", "confidence"] = Field(
         default="uniform",
         description="all images alike, or unsure ones up to twice as often and none below .75 as often",
     )
