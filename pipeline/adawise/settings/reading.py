@@ -94,29 +94,31 @@ def read(
 
 
 def changed(settings: Settings, given: Sequence[Given], *, folder: Path, uses: frozenset[str] = frozenset()) -> Reading:
-    """Return settings with other values for some of them, checked as `read` does. For the arguments see there."""
-    defaults = Settings()
-    set_before = ((name, _value(settings, name)) for name in SETTINGS)
-    values = {name: Given(name, value, DEFAULT) for name, value in set_before if value != _value(defaults, name)}
-    mistakes: list[Mistake] = []
-    for each in given:
-        value, mistake = check(each)
-        if mistake is None:
-            values[each.name] = Given(each.name, value, each.origin)
-        else:
-            mistakes.append(mistake)
-    if mistakes:
+    """Return settings with other values for some of them, checked as `read` does. For the arguments see there.
+
+    Groups without a given value are kept as they are.
+    """
+    found = [(each.name, *check(each)) for each in given]
+    if mistakes := [mistake for _, _, mistake in found if mistake is not None]:
         return Reading(settings, {}, mistakes)
-    new, together = _together(values, set())
-    needs = [_mistake_at(name, problem, values) for name, problem in unmet(new, uses, folder)]
-    return Reading(new, {name: each.origin for name, each in values.items()}, [*together, *needs])
+    values = {each.name: Given(each.name, value, each.origin) for each, (_, value, _) in zip(given, found, strict=True)}
+    groups: dict[str, BaseModel] = {}
+    problems: list[tuple[str, str]] = []
+    for name, table in _tree(values.values()).items():
+        before = getattr(settings, name).model_dump(mode="json", exclude_unset=True)
+        groups[name], between = _group(group_of(GROUPS[name]), _merged(before, table))
+        problems += [(f"{name}.{field}", problem) for field, problem in between]
+    new = settings.model_copy(update=groups)
+    problems += [*new.problems(), *unmet(new, uses, folder)]
+    origins = {name: each.origin for name, each in values.items()}
+    return Reading(new, origins, [_mistake_at(name, problem, values) for name, problem in problems])
 
 
-def _value(settings: Settings, name: str) -> Any:
-    found: Any = settings
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+def _merged(before: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**before}
+    for name, value in table.items():
+        merged[name] = _merged(before.get(name) or {}, value) if isinstance(value, dict) else value
+    return merged
 
 
 def check(given: Given) -> tuple[Any, Mistake | None]:

@@ -8,7 +8,10 @@ variant; the other variants go on.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -38,12 +41,18 @@ from adawise.sink import layout
 from adawise.sink.claims import claim
 from adawise.store.documents import Document, Text, parse
 from adawise.store.store import open_store
-from adawise.text import counted
-from adawise_lab.sweep.grid import Variant, in_words
+from adawise.text import counted, some
+from adawise_lab.sweep.grid import SWEPT, Variant, in_words
 
 SWEEP = "_sweep.json"
 MOST_STARTS = 3
 """The most times that a shard is started which ends by a signal."""
+
+_NO_MATTER = frozenset({"model.threads", "model.cache", "model.bank_mib", "decode.threads"})
+_FILES = ("model.classes", "model.templates", "model.card")
+_LOOK_EVERY_S = 0.2
+
+_Answer = Literal["done", "stopped", "failed", "killed"]
 
 _FORKS = multiprocessing.get_context("forkserver")
 _PRELOADED = ["adawise.app.worker", __name__]
@@ -54,7 +63,8 @@ _log = structlog.get_logger("sweep")
 class SweepPlan(Document):
     """The document of a sweep, written by its first run, so that only the same sweep goes on in its folder.
 
-    `threads` is the number of threads of forwards in each process, because bits depend on it.
+    `threads` is the number of threads of forwards in each process, because bits depend on it. `settings` are those that
+    all variants share, by full name, as JSON, with digests of the files that they name.
     """
 
     layout: Literal[1] = 1
@@ -62,6 +72,7 @@ class SweepPlan(Document):
     shards: int
     threads: int
     variants: list[dict[Text, Text]]
+    settings: dict[Text, Text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +136,30 @@ def sweep(
         ChainError, StoreUnavailable: the output is damaged, or does not answer.
     """
     settings = settings_of(request.settings, request.variants)
-    threads = request.settings.model.threads or max(1, usable_cores() // request.processes)
+    processes = min(request.processes, request.shards * len(settings))
     roots = [f"{request.output.rstrip('/')}/variant-{number:03}" for number in range(len(settings))]
     plans = [
         PlanRequest(request.recording, root, request.shards, streams=request.streams, live_root=own.sink.root)
         for root, own in zip(roots, settings, strict=True)
     ]
+    _check_folder(request)
     if open_store(request.output).get(SWEEP) is None:
         plan_replay(plans[0])  # so that a recording that cannot be read claims nothing
-    document = _claimed(request, threads)
+    document = _claimed(request, request.settings.model.threads or max(1, usable_cores() // processes))
     tasks: deque[_Task] = deque()
+    failed: dict[int, str] = {}
     for number, (own, root) in enumerate(zip(settings, roots, strict=True)):
-        shards = plan_replay(plans[number]).plan.shards
+        try:
+            shards = plan_replay(plans[number]).plan.shards
+        except AdawiseError as error:
+            failed[number] = str(error)
+            continue
         model = own.model.model_copy(update={"threads": own.model.threads or document.threads})
         own = own.model_copy(update={"model": model})
         dearest_first = sorted(range(len(shards)), key=lambda shard: -shards[shard].cost)
         tasks += [_Task(number, ReplayRequest(own, root, request.recording, shard=shard)) for shard in dearest_first]
     with shown(len(tasks)) as progress:
-        failed = dict(_failures(tasks, request.processes, stop, progress))
+        failed |= dict(_failures(tasks, processes, stop, progress))
     return SweepResult(roots, failed, stop())
 
 
@@ -163,16 +180,28 @@ def settings_of(settings: Settings, variants: Sequence[Variant]) -> list[Setting
     return [reading.settings for reading in read]
 
 
+def _check_folder(request: SweepRequest) -> None:
+    """Raise SettingsError if the output is the recording, or holds something else."""
+    store = open_store(request.output)
+    if _place(request.output) == _place(request.recording):
+        raise SettingsError(f"-o {request.output} is the recording; use a new folder")
+    if any(store.get(key) is not None for key in (layout.PLAN, layout.OWNER, layout.SINK, layout.REPLAY)):
+        raise SettingsError(f"-o {request.output} holds the output of a worker or a replay; use a new folder")
+
+
+def _place(name: str) -> str:
+    return name.rstrip("/") if "://" in name else str(Path(name).resolve())
+
+
 def _claimed(request: SweepRequest, threads: int) -> SweepPlan:
     store = open_store(request.output)
     ours = SweepPlan(
-        recording=request.recording,
+        recording=_place(request.recording),
         shards=request.shards,
         threads=threads,
-        variants=[dict(t) for t in request.variants],
+        variants=[dict(variant) for variant in request.variants],
+        settings=_shared(request),
     )
-    if store.get(layout.PLAN) is not None or store.get(layout.OWNER) is not None:
-        raise SettingsError(f"-o {request.output} holds the output of a worker or a replay; use a new folder")
     theirs = parse(SweepPlan, store, SWEEP, claim(store, SWEEP, ours.model_dump()))
     for name, what in {"recording": "of another recording", "shards": "with another number of shards"}.items():
         if getattr(theirs, name) != getattr(ours, name):
@@ -183,7 +212,32 @@ def _claimed(request: SweepRequest, threads: int) -> SweepPlan:
             f"-o {request.output} holds a sweep of another grid, which begins with {grid}; give the same one, or use "
             "a new folder"
         )
+    names = sorted(theirs.settings.keys() | ours.settings.keys())
+    if differ := [name for name in names if theirs.settings.get(name) != ours.settings.get(name)]:
+        values = [f"{name} {theirs.settings.get(name)} there and {ours.settings.get(name)} here" for name in differ]
+        raise SettingsError(
+            f"-o {request.output} holds a sweep with other settings ({some(values)}); give the same ones, or use a new "
+            "folder"
+        )
     return theirs
+
+
+def _shared(request: SweepRequest) -> dict[str, str]:
+    """Return the settings on which rows depend and that the grid does not vary, as JSON, by full name."""
+    tree = {group: getattr(request.settings, group).model_dump(mode="json") for group in SWEPT}
+    found = {
+        name: json.dumps(value, sort_keys=True)
+        for group, table in tree.items()
+        for key, value in table.items()
+        if (name := f"{group}.{key}") not in _NO_MATTER and not any(name in variant for variant in request.variants)
+    }
+    for name in _FILES:
+        group, key = name.split(".")
+        path = getattr(getattr(request.settings, group), key)
+        if name in found and path is not None and Path(path).is_file():
+            found[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    found["streams"] = json.dumps(request.streams)
+    return found
 
 
 def _failures(tasks: deque[_Task], processes: int, stop: StopRequest, progress: Progress) -> Iterator[tuple[int, str]]:
@@ -191,24 +245,34 @@ def _failures(tasks: deque[_Task], processes: int, stop: StopRequest, progress: 
     _FORKS.set_forkserver_preload(_PRELOADED)
     running: dict[BaseProcess, tuple[_Task, Connection]] = {}
     failed: set[int] = set()
+    stopping: set[BaseProcess] = set()
     try:
         while running or (tasks and not stop()):
             while tasks and len(running) < processes and not stop():
                 task = tasks.popleft()
-                assert task.request.shard is not None
-                if task.variant in failed or is_finished(layout.shard_root(task.request.output, task.request.shard)):
+                is_left, why = _is_left(task)
+                if why and task.variant not in failed:
+                    failed.add(task.variant)
+                    yield task.variant, why
+                if task.variant in failed or not is_left:
                     progress.advance()
                 else:
                     child, answers = _started(task.request)
                     running[child] = replace(task, starts=task.starts + 1), answers
-            for child in _ended(running, stop) if running else ():
+            if stop():
+                for child in running.keys() - stopping:  # once: the second signal would end a shard at once
+                    child.terminate()
+                stopping |= running.keys()
+            for child in _ended(running) if running else ():
                 task, answers = running.pop(child)
-                if (error := _error_of(child, answers)) is None or stop():
+                answer, error = _answer_of(child, answers)
+                if answer == "done":
                     progress.advance()
-                elif not error and task.starts < MOST_STARTS:
-                    _log.warning(
-                        "shard_killed", variant=task.variant, shard=task.request.shard, exit_code=child.exitcode
-                    )
+                elif stop():
+                    pass
+                elif answer != "failed" and task.starts < MOST_STARTS:
+                    number, code = task.request.shard, child.exitcode
+                    _log.warning("shard_killed", variant=task.variant, shard=number, exit_code=code)
                     tasks.appendleft(task)
                 elif task.variant not in failed:
                     failed.add(task.variant)
@@ -222,35 +286,44 @@ def _failures(tasks: deque[_Task], processes: int, stop: StopRequest, progress: 
             child.join()
 
 
+def _is_left(task: _Task) -> tuple[bool, str]:
+    """Return True if a shard has something left to do, and why that cannot be known, or ""."""
+    assert task.request.shard is not None
+    try:
+        return not is_finished(layout.shard_root(task.request.output, task.request.shard)), ""
+    except AdawiseError as error:
+        return True, f"shard {task.request.shard}: {error}"
+
+
 def _started(request: ReplayRequest) -> tuple[BaseProcess, Connection]:
     """Start a process for a shard. It is forked from a process that has loaded torch, which takes seconds."""
     answers, answer = _FORKS.Pipe(duplex=False)
     child = _FORKS.Process(target=_replay_shard, args=(request, answer))
-    child.start()
+    # Ctrl-C is for this process, which passes it on: it would end the server while it loads, and shards in the middle.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        child.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     answer.close()
     return child, answers
 
 
-def _ended(running: Mapping[BaseProcess, object], stop: StopRequest) -> list[BaseProcess]:
-    """Wait until processes have ended, and return them; a stop is passed on to all."""
-    while True:
-        wait([child.sentinel for child in running], timeout=0.2)
-        if stop():
-            for child in running:
-                child.terminate()
-        if found := [child for child in running if child.exitcode is not None]:
-            return found
+def _ended(running: Mapping[BaseProcess, object]) -> list[BaseProcess]:
+    """Wait a moment for processes to end, and return those that have."""
+    wait([child.sentinel for child in running], timeout=_LOOK_EVERY_S)
+    return [child for child in running if child.exitcode is not None]
 
 
-def _error_of(child: BaseProcess, answers: Connection) -> str | None:
-    """Return None if a process has done its shard, its error, or "" if it died without one."""
+def _answer_of(child: BaseProcess, answers: Connection) -> tuple[_Answer, str]:
+    """Return how a process ended, and its error."""
+    child.join()
     try:
-        return str(answers.recv()) or None if answers.poll() else ""
+        return answers.recv() if answers.poll() else ("killed", "")
     except EOFError:
-        return ""
+        return "killed", ""
     finally:
         answers.close()
-        child.join()
 
 
 def _replay_shard(request: ReplayRequest, answer: Connection) -> None:
@@ -258,10 +331,13 @@ def _replay_shard(request: ReplayRequest, answer: Connection) -> None:
     configure("warning", request.settings.log.format, is_service=False)
     with stop_signals() as stop:
         try:
-            replay(request, stop=stop)
-        except AdawiseError as error:
-            answer.send(str(error) or type(error).__name__)
+            done = replay(request, stop=stop)
         except KeyboardInterrupt:
-            return
+            answer.send(("stopped", ""))
+        except AdawiseError as error:
+            answer.send(("failed", str(error) or type(error).__name__))
+        except Exception as error:
+            answer.send(("failed", f"{type(error).__name__}: {error}"))
+            raise
         else:
-            answer.send("")
+            answer.send(("stopped" if done.stopped else "done", ""))

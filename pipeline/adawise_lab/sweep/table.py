@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +15,7 @@ from rich.table import Table
 from adawise.labels.benefit.helped import Interval
 from adawise.labels.compare.compare import compare, split_roots
 from adawise.labels.compare.result import RunDifference
+from adawise.output.read.rows import read_predictions
 from adawise.text import counted
 from adawise_lab.sweep.grid import Variant, in_words
 
@@ -24,7 +27,7 @@ class CameraFigures:
     """The figures of a camera in a variant. `labelled` images count for the accuracies; without any, these are None."""
 
     images: int
-    relabelled: int  # images with another label than in the first variant
+    relabelled: int  # rows with another label than in the first variant
     forward_equivalents: float | None
     labelled: int
     accuracy: float | None
@@ -38,8 +41,8 @@ class VariantFigures:
     Attributes:
         variant: its number, from 0.
         settings: the values by which it differs.
-        images: how many it served.
-        relabelled: of these, how many have another label than in the first variant.
+        images: how many it served; rejected ones are not among them.
+        relabelled: of the rows that the first variant has too, how many have another label.
         forward_equivalents: mean number of forwards of an image; 1 for plain CLIP.
         labelled: the images that have a label.
         accuracy: of these, with its 95 % interval.
@@ -102,19 +105,32 @@ def figures(
         number: VariantFigures(number, variants[number], failed=why) for number, why in failed.items()
     }
     source, notes = "", list[str]()
+    served = {number: _served(roots[number]) for number in done}
     for number in done:
         compared = compare(
             split_roots(roots[done[0]]), split_roots(roots[number]), labels=labels, label_within_us=within_us
         )
         source, notes = compared.by_labels.source, list(compared.by_labels.notes)
-        found[number] = _of(number, variants[number], compared)
+        found[number] = _of(number, variants[number], compared, served[number])
+    if done and done[0]:
+        notes.append(f"variant 0 failed: differences are to variant {done[0]}")
     labelled = any(each.labelled for each in found.values())
     if labelled and len(done) >= _MANY:
         notes.append(f"the best of {len(done)} variants looks better than it is: confirm it on other labels")
     return SweepFigures(recording, [found[number] for number in sorted(found)], source if labelled else "", notes)
 
 
-def _of(number: int, variant: Variant, compared: RunDifference) -> VariantFigures:
+def _served(root: str) -> Counter[str | None]:
+    """Return the number of images that were served of each camera."""
+    found = Counter[str | None]()
+    for each in split_roots(root):
+        for batch in read_predictions(each, columns=["stream_id", "status"]).batches():
+            counts = batch.filter(pc.equal(batch["status"], "accepted"))["stream_id"].value_counts()
+            found.update({count["values"].as_py(): count["counts"].as_py() for count in counts})
+    return found
+
+
+def _of(number: int, variant: Variant, compared: RunDifference, served: Counter[str | None]) -> VariantFigures:
     totals, whole = compared.totals, compared.by_labels.whole
     cameras: dict[str, CameraFigures] = {}
     for stream in compared.streams:
@@ -122,7 +138,7 @@ def _of(number: int, variant: Variant, compared: RunDifference) -> VariantFigure
             right_of_first, right = stream.right
             n = stream.labelled
             cameras[stream.stream_id] = CameraFigures(
-                images=stream.images,
+                images=served[stream.stream_id],
                 relabelled=stream.relabelled,
                 forward_equivalents=stream.forward_equivalents[1],
                 labelled=n,
@@ -132,7 +148,7 @@ def _of(number: int, variant: Variant, compared: RunDifference) -> VariantFigure
     return VariantFigures(
         number,
         variant,
-        images=totals.images,
+        images=served.total(),
         relabelled=totals.relabelled,
         forward_equivalents=totals.forward_equivalents[1],
         labelled=0 if whole is None else whole.images,

@@ -24,7 +24,10 @@ def run_shard(request: ReplayRequest, answer: Connection) -> None:
     starts = len(Path(request.output).read_text(encoding="utf-8").split())
     if request.recording == "killed" or (request.recording == "killed once" and starts == 1):
         os.kill(os.getpid(), signal.SIGKILL)
-    answer.send("no such pair" if request.recording == "fails" else "")
+    if request.recording == "ended once" and starts == 1:  # by SIGTERM, from somebody else
+        answer.send(("stopped", ""))
+    else:
+        answer.send(("failed", "no such pair") if request.recording == "fails" else ("done", ""))
 
 
 def sweep_until_killed(request: SweepRequest, shards: int) -> None:

@@ -45,7 +45,7 @@ def test_a_shard_that_is_killed_is_tried_again_and_one_that_fails_is_not(
     monkeypatch.setattr(run, "_replay_shard", run_shard)
     monkeypatch.setattr(run, "_PRELOADED", ["tests.lab.sweep.children"])
     monkeypatch.setattr(run, "is_finished", lambda root: "/done/" in root)
-    kinds = ["well", "killed", "fails", "killed once", "done"]
+    kinds = ["well", "killed", "fails", "killed once", "ended once", "done"]
     tasks = [
         run._Task(number, ReplayRequest(Settings(), str(tmp_path / kind), kind, shard=shard))
         for number, kind in enumerate(kinds)
@@ -55,7 +55,9 @@ def test_a_shard_that_is_killed_is_tried_again_and_one_that_fails_is_not(
     found = dict(run._failures(deque(tasks), 1, NEVER, lines))
     assert found == {1: "shard 0: its process ended 3 times, the last one with -9", 2: "shard 0: no such pair"}
     starts = {kind: (tmp_path / kind).read_text().split() for kind in kinds if (tmp_path / kind).exists()}
-    assert starts == {"well": ["0", "1"], "killed": ["0"] * 3, "fails": ["0"], "killed once": ["0", "0", "1"]}
+    assert starts == {"well": ["0", "1"], "killed": ["0"] * 3, "fails": ["0"], "killed once": ["0", "0", "1"]} | {
+        "ended once": ["0", "0", "1"]
+    }
     assert lines._done == len(tasks)
 
 
@@ -71,30 +73,33 @@ def test_all_mistakes_in_the_values_of_a_grid_are_in_one_error(pair_folder: Pair
 def test_a_variant_has_its_values_and_all_others_of_the_shared_settings(pair_folder: PairFolder) -> None:
     shared = crowd.settings(pair_folder)
     first, second = settings_of(shared, parse_grid("search.price=.5 decode.threads=none,3"))
+    keeping = shared.model_copy(update={"sink": shared.sink.model_copy(update={"keep": 864_000.0})})
+    assert settings_of(keeping, parse_grid("search.price=.5"))[0].sink.keep == 864_000.0
     assert first.model_copy(update={"search": shared.search, "decode": shared.decode}) == shared
     assert (first.search.price, first.search.explore_images) == (0.5, shared.search.explore_images)
     assert (first.decode.threads, second.decode.threads) == (None, 3)
 
 
-@pytest.mark.parametrize("other", ["grid", "recording", "shards", "root"])
+@pytest.mark.parametrize("other", ["grid", "recording", "shards", "settings", "root"])
 def test_a_folder_of_something_else_is_refused_and_nothing_is_written(
     other: str, tmp_path: Path, pair_folder: PairFolder
 ) -> None:
     recording = crowd.record(tmp_path / "recording")
     request = SweepRequest(crowd.settings(pair_folder), str(recording), str(tmp_path / "out"), parse_grid(GRID))
     run._claimed(request, 1)
-    if other == "root":
-        (tmp_path / "out" / layout.PLAN).write_text("{}")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / layout.PLAN).write_text("{}")
     changed: dict[str, Any] = {
         "grid": replace(request, variants=parse_grid("search.strategy=warm")),
         "recording": replace(request, recording="elsewhere"),
         "shards": replace(request, shards=3),
-        "root": request,
+        "settings": replace(request, settings=crowd.settings(pair_folder, batch={"images": 3})),
+        "root": replace(request, output=str(tmp_path / "root")),
     }
-    before = sorted((tmp_path / "out").rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SettingsError, match=r"holds .*new folder"):
         sweep(changed[other], stop=NEVER, shown=unshown)
-    assert sorted((tmp_path / "out").rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_recording_that_cannot_be_read_claims_nothing(tmp_path: Path, pair_folder: PairFolder) -> None:
@@ -147,6 +152,7 @@ def test_a_sweep_that_is_killed_goes_on_and_ends_with_the_table_of_one_that_is_n
     tables = [figures("recording", variants, each.roots, each.failed, labels=str(labels)) for each in (done, again)]
     assert tables[0] == tables[1]
     warm, fixed, grid = tables[0].variants
+    assert [each.images for each in tables[0].variants] == [len(rows)] * 3
     assert (warm.relabelled, fixed.forward_equivalents, fixed.labelled) == (0, 1.0, len(rows))
     assert (grid.forward_equivalents or 0.0) > (warm.forward_equivalents or 0.0) > 1.0
     assert fixed.accuracy is not None
