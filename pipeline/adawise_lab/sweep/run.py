@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -300,6 +301,7 @@ def _started(request: ReplayRequest) -> tuple[BaseProcess, Connection]:
     answers, answer = _FORKS.Pipe(duplex=False)
     child = _FORKS.Process(target=_replay_shard, args=(request, answer))
     # Ctrl-C is for this process, which passes it on: it would end the server while it loads, and shards in the middle.
+    resource_tracker.ensure_running()  # where it is not, starting it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         child.start()
