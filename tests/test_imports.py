@@ -164,7 +164,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/finetune/compare_page": ("text page", "altair"),
     "adawise_lab/sweep/grid": ("settings/describe settings/mistakes", ""),
     "adawise_lab/sweep/run": (EVERYTHING, "structlog"),
-    "adawise_lab/sweep/table": ("labels/benefit/helped labels/compare text", "rich"),
+    "adawise_lab/sweep/table": ("labels/benefit/helped labels/compare output/read text", "rich pyarrow"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
 }
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
