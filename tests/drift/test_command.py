@@ -41,11 +41,13 @@ def test_the_terminal_shows_cameras_changes_and_what_else_changed(
     out = capsys.readouterr().out
     assert f"{root}: 5 cameras, 3510 batches, 27180 images, 2026-06-01 00:00 to 2026-06-01 23:58" in out
     assert "cameras: 1 ok, 1 changed, 3 failing, 0 silent\n" in out
-    by_camera = {line.split()[1]: line for line in out.splitlines() if " -0" in line or "+0." in line}
+    lines = [line for line in out.splitlines() if line.startswith(("  failing ", "  changed "))]
+    by_camera = {line.split()[1]: line for line in lines}
     assert "mix: empty street 0\u00a0% to 60\u00a0%" in by_camera["yard"]
-    assert "objective .81 to 1.60; confidence .90 to .60" in by_camera["yard"]
+    assert "objective .81 to 1.61; confidence .90 to .60" in by_camera["yard"]
     assert "-0.30 (-0.48 to -0.12, estimated)   1 of 4 other cameras moved the same way then: ramp" in by_camera["yard"]
-    assert "rejects 0 to 0.25; alpha 0.3 to 0.7; a silence" in by_camera["tunnel"]
+    assert "rejects 0\u00a0% to 25\u00a0%; alpha .30 to .70; a silence" in by_camera["tunnel"]
+    assert "   unknown   " in by_camera["tunnel"], "its cost cannot be told from nothing"
     assert "the camera was silent for 3 hours" in by_camera["tunnel"]
     assert "another model began to serve" in by_camera["dock"]
 
