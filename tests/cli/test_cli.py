@@ -142,6 +142,11 @@ def test_without_arguments_the_help_lists_every_command(capsys: pytest.CaptureFi
     assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
+def test_no_command_is_also_the_first_word_of_another() -> None:
+    """Its first argument would otherwise be read as the other command: `adawise labels sample` as a root or not."""
+    assert not {name.partition(" ")[0] for name in COMMANDS if " " in name} & set(COMMANDS)
+
+
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"adawise {__version__}\n"

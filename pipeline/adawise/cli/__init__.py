@@ -39,10 +39,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
         "show when and how far alpha moved, and whether adapting helped",
     ),
     "labels": ("adawise.cli.labels:LabelsCommand", "store labels that arrive later from Kafka"),
-    "labels sample": (
-        "adawise.cli.labels_sample:LabelsSampleCommand",
-        "draw images to be labelled, with known probabilities",
-    ),
+    "sample": ("adawise.cli.sample:SampleCommand", "draw images to be labelled, with known probabilities"),
     "shortlists": ("adawise.cli.shortlists:ShortlistsCommand", "propose the classes that each camera can show"),
     "status": ("adawise.cli.status:StatusCommand", "show the state of workers, partitions and cameras"),
     "pair stage": (

@@ -85,7 +85,7 @@ Roots = Annotated[tuple[Location, ...], Field(min_length=1), AfterValidator(_eac
 ROOTS_SCHEMA: dict[str, JsonValue] = {"expected": "folders or URLs, each once"}
 LABELS: Any = optional(
     "labels that came later: a CSV or Parquet file with label, and row_id or stream_id and captured_at, or the folder "
-    "of `labels sample`; none: the labels under the root and those from the producer",
+    "of `adawise sample`; none: the labels under the root and those from the producer",
     metavar="FILE",
 )
 LABEL_WITHIN: Any = Field(

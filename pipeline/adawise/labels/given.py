@@ -101,7 +101,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
 
 
 def is_sample(file: str) -> bool:
-    """Return whether labels are the folder of a sample, which `adawise labels sample` drew, and not a file."""
+    """Return whether labels are the folder of a sample, which `adawise sample` drew, and not a file."""
     return "://" not in file and Path(file).is_dir()
 
 

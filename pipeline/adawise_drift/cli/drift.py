@@ -85,7 +85,7 @@ class DriftCommand(Command):
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
     least_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = optional(
-        "accuracy that every camera is held against by the labels of `labels sample`; none: that of the first 28 days "
+        "accuracy that every camera is held against by the labels of `adawise sample`; none: that of the first 28 days "
         "of each, less .02", metavar="ACCURACY",
     )  # fmt: skip
     against: Text | None = optional(

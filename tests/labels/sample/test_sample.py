@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sample(root: Path, folder: Path, *more: str) -> int:
-    return main(["labels", "sample", str(root), "-o", str(folder), "--per-day", "8", *more])
+    return main(["sample", str(root), "-o", str(folder), "--per-day", "8", *more])
 
 
 def test_each_day_that_ended_is_drawn_once_and_the_same_for_a_seed(root: Path, tmp_path: Path) -> None:

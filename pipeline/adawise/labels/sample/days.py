@@ -135,7 +135,7 @@ def read_days(folder: Path) -> dict[int, list[SampledImage]]:
         raise SettingsError(f"{folder}: cannot be read: {error.strerror or error}; correct --labels") from error
     if not named or len(named) > MOST_DAYS:
         raise SettingsError(
-            f"{folder}: expected 1 to {MOST_DAYS} files such as 2026-06-01.csv of `adawise labels sample`, but found "
+            f"{folder}: expected 1 to {MOST_DAYS} files such as 2026-06-01.csv of `adawise sample`, but found "
             f"{len(named)}; correct --labels"
         )
     return {day: _read(path) for day, path in named}

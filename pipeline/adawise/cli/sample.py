@@ -1,4 +1,4 @@
-"""The command `labels sample`, which draws served images to be labelled, with known probabilities."""
+"""The command `sample`, which draws served images to be labelled, with known probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import distinct_names
 
 
-class LabelsSampleCommand(Command):
+class SampleCommand(Command):
     """Draw served images of each camera and day with known probabilities, and write a CSV file a day to be labelled.
 
     People write what an image shows into the column `label` and leave the other columns as they are; what was served is
@@ -23,10 +23,10 @@ class LabelsSampleCommand(Command):
     file stay as they are. Needs the extra `report` (pip install 'adawise[report]').
     """
 
-    name = "labels sample"
+    name = "sample"
     examples = (
-        ("draw 20 images of each camera and day, every night", "labels sample runs/yard --per-day 20 -o yard-sample"),
-        ("draw unsure images more often", "labels sample runs/yard -o yard-sample --by confidence"),
+        ("draw 20 images of each camera and day, every night", "sample runs/yard --per-day 20 -o yard-sample"),
+        ("draw unsure images more often", "sample runs/yard -o yard-sample --by confidence"),
     )
 
     root: CliPositionalArg[Location] = Field(description="output folder or s3://BUCKET/PREFIX of a worker")
