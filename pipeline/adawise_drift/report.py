@@ -64,13 +64,22 @@ class Report:
 
     @property
     def states(self) -> dict[str, str]:
-        """State of each camera: ok, changed, failing or silent, by the worst of its events."""
+        """State of each camera: ok, changed, failing or silent, by the worst of its events and by its sample."""
         state = dict.fromkeys((camera.stream_id for camera in self.cameras), STATES[0])
         for event in self.events:
             if event.state in STATES:
                 known = state.get(event.stream_id, STATES[0])
                 state[event.stream_id] = max(known, event.state, key=STATES.index)
+        for each in self.fallen:
+            if each.stream_id in state:
+                state[each.stream_id] = max(state[each.stream_id], "failing", key=STATES.index)
         return state
+
+    @property
+    def fallen(self) -> tuple[SampledAccuracy, ...]:
+        """Cameras of which sampled labels show a loss of accuracy, the strongest evidence first."""
+        found = (each for each in self.sampled if each.alarm_day is not None)
+        return tuple(sorted(found, key=lambda each: -each.evidence))
 
     @property
     def fleet(self) -> dict[str, int]:

@@ -309,8 +309,17 @@ def advise(report: Report, shown: Sequence[IncidentShown], of_fleet: Sequence[Fl
     if of_fleet:
         first = f"{of_fleet[0].headline}, {of_fleet[0].when}. {_capital(of_fleet[0].cost)}."
         headline = f"{of_fleet[0].headline}; in all {_states(report)}"
-    sentences = (first, _first(report, shown), _farthest(report), _helped(report.helped))
+    sentences = (_fallen(report), first, _first(report, shown), _farthest(report), _helped(report.helped))
     return DriftAdvice(headline, tuple(sentence for sentence in sentences if sentence))
+
+
+def _fallen(report: Report) -> str:
+    if not report.fallen:
+        return ""
+    names = [each.stream_id for each in report.fallen]
+    more = f" and {len(names) - CARDS} more" if len(names) > CARDS else ""
+    of = counted(len(names), "camera", "cameras")
+    return f"Labels show that the accuracy of {of} fell: {', '.join(names[:CARDS])}{more}."
 
 
 def _capital(text: str) -> str:

@@ -27,7 +27,7 @@ from adawise_drift.page.panels import Panel, panels
 from adawise_drift.page.plots import write_plots
 from adawise_drift.page.series import HEIGHT, WIDTH, inert, packed, together, with_fewer_points
 from adawise_drift.report import Report
-from adawise_drift.words import axis, cost, happened, resolution, when
+from adawise_drift.words import axis, cost, happened, resolution, sampled, when
 
 _SMALL_LEGEND = (
     Key("alpha, mean", "line", theme.INK),
@@ -150,6 +150,7 @@ def page(report: Report) -> str:
         incidents=incidents,
         cards=[each for each in incidents if each.matters and each.lead.incident not in folded][:CARDS],
         of_fleet=of_fleet,
+        fallen=_fallen(report, known),
         gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
         heavy=sum(each.matters for each in incidents),
         events_shown=_EVENTS,
@@ -173,6 +174,11 @@ def page(report: Report) -> str:
         height=HEIGHT,
         texts={**_TEXTS, "keep": keep, "axis": partial(axis, us=report.until_us)},
     )
+
+
+def _fallen(report: Report, known: Mapping[str, CameraShown]) -> list[tuple[str, str]]:
+    """Return the cameras of which a sample shows a loss of accuracy, the surest first, each with its sentence."""
+    return [(each.stream_id, sampled(each)) for each in report.fallen[:CARDS] if each.stream_id in known]
 
 
 def _contents(report: Report) -> list[tuple[str, str]]:

@@ -184,6 +184,9 @@ def test_drift_reports_the_guarantee_and_the_camera_that_fell(
 
 
 @pytest.mark.check("drift")
-def test_the_page_has_the_guarantee_beside_the_accuracy_of_a_camera(tmp_path: Path) -> None:
+def test_the_page_leads_with_a_camera_that_fell(tmp_path: Path) -> None:
     assert main([*fallen(tmp_path), "-o", str(tmp_path / "page.html")]) == 0
-    assert "Accuracy fell below .800: shown by the labels of 2024-10-1" in (tmp_path / "page.html").read_text()
+    text = (tmp_path / "page.html").read_text()
+    assert "Labels show that the accuracy of 1 camera fell: gate." in text
+    assert "Accuracy fell below .800: shown by the labels of 2024-10-1" in text
+    assert text.count('<article class="card failing" data-find="gate') == 1
