@@ -202,10 +202,12 @@ def parse_request(
     """Return the request of these options of `adawise drift`, in which `problems` found none; without frames.
 
     Raises:
-        SettingsError: no worker wrote to a root, or a package is missing.
+        SettingsError: no worker wrote to a root, a package is missing, or there is no sample to hold against a bound.
     """
     against, reference = separated(options["against"]) or (), options["reference"]
+    limits = tuple(map(parse_limit, separated(options["fail_if"]) or ()))
     expect_outputs((*options["root"], *against))
+    _expect_sample(options["labels"], options["least_accuracy"], limits)
     expect_packages(is_drawn=options["output"] is not None or options["plots"] is not None)
     return DriftRequest(
         roots=options["root"],
@@ -214,13 +216,24 @@ def parse_request(
         clocks=parse_clocks(separated(options["time_zone"]) or ()),
         label_within=timedelta(seconds=options["label_within"]),
         against=against,
-        limits=tuple(map(parse_limit, separated(options["fail_if"]) or ())),
+        limits=limits,
         card=card,
         objective=objective,
         classes=classes,
         command=command,
         **{name: options[name] for name in _AS_GIVEN},
     )
+
+
+def _expect_sample(labels: str | None, least_accuracy: float | None, limits: Sequence[Limit]) -> None:
+    """Raise SettingsError if what only a sample can show is to be watched, and there is none."""
+    wanted = ["--least-accuracy"] if least_accuracy is not None else []
+    wanted += [f"--fail-if {limit}" for limit in limits if limit.number == "fallen"]
+    if wanted and (labels is None or not Path(labels).is_dir()):
+        raise SettingsError(
+            f"{wanted[0]}: expected --labels with the folder of a sample, got {labels or 'no --labels'}; `adawise "
+            "sample` draws one"
+        )
 
 
 def expect_packages(*, is_drawn: bool) -> None:

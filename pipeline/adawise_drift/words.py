@@ -74,9 +74,10 @@ def _at(at_us: int, earliest_us: int, latest_us: int, zone: tzinfo) -> str:
 
 def axis(zone: tzinfo, us: int) -> str:
     """Return which clocks the time of a figure is by: one offset throughout, that of a moment."""
-    hours, minutes = divmod(round(shift_us(us, zone) / 6e7), 60)
+    shift = round(shift_us(us, zone) / 6e7)
+    hours, minutes = divmod(abs(shift), 60)
     name = zone_name(us, zone)
-    offset = "" if name.startswith("UTC") else f" (UTC{hours:+03d}:{minutes:02d})"
+    offset = "" if name.startswith("UTC") else f" (UTC{'-' if shift < 0 else '+'}{hours:02d}:{minutes:02d})"
     return f"times are {name}{minus(offset)}"
 
 

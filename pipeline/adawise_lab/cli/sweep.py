@@ -92,8 +92,11 @@ class SweepCommand(Command):
             processes=self.processes,
             streams=self.streams,
         )
-        if self.labels is not None and "://" not in self.labels and not Path(self.labels).is_file():
-            raise SettingsError(f"--labels {self.labels}: expected a file of labels, but there is none; name one")
+        if self.labels is not None and "://" not in self.labels and not Path(self.labels).exists():
+            raise SettingsError(
+                f"--labels {self.labels}: expected a file of labels or the folder of a sample, but there is none; "
+                "name one"
+            )
         with stop_signals() as stop:
             done = sweep(request, stop=stop, shown=lambda total: progress("replayed", total, "shards"))
         if done.stopped:

@@ -12,6 +12,7 @@ import pytest
 from adawise.__main__ import main
 from adawise_drift.changes.find import daily_cycle
 from adawise_drift.changes.times import Clocks, local_us, parse_clocks, utc_us
+from adawise_drift.words import axis
 from tests.drift.worlds import CLASSES, DAY_US, HOUR_US, IMAGES, PIXELS, CameraWorld, write
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -121,3 +122,11 @@ def test_zones_are_by_camera_and_one_that_nobody_knows_is_told_with_those_near_i
         with pytest.raises(ValueError, match="expected") as failed:
             parse_clocks(given.split(","))
         assert expected in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"),
+    [("America/St_Johns", "UTC−02:30"), ("Asia/Kolkata", "UTC+05:30"), ("America/New_York", "UTC−04:00")],
+)
+def test_the_offset_of_a_figure_s_clocks_is_that_of_the_zone(zone: str, offset: str) -> None:
+    assert offset in axis(ZoneInfo(zone), us(datetime(2026, 10, 1, tzinfo=UTC)))

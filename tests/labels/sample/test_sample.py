@@ -44,6 +44,18 @@ def test_each_day_that_ended_is_drawn_once_and_the_same_for_a_seed(root: Path, t
     assert (tmp_path / "b" / f"{DAYS[0]}.csv").read_bytes() != before[f"{DAYS[0]}.csv"]
 
 
+def test_wrong_clocks_end_no_day_and_cost_no_time(tmp_path: Path) -> None:
+    at = answers.BEGIN_US + EVERY_US * (np.arange(WORLD.rows) % 1_600)
+    at[0], at[1], at[2] = 0, 32_503_680_000_000_000, answers.BEGIN_US + EVERY_US * 1_600  # 1970, 3000, the next day
+    rows = WORLD.table(captured_at=at, kafka_timestamp=at // 1000, label=answers.named(WORLD.answers(0.75, 1)))
+    root = answers.write(tmp_path / "yard", rows, None)
+    assert sample(root, tmp_path / "a", "--since", "2026-06-01T00:00:00Z") == 0
+    assert [f"{day}.csv" for day in DAYS] == sorted(path.name for path in (tmp_path / "a").iterdir())[:3]
+    assert sample(root, tmp_path / "b") == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir())[:2] == ["1970-01-01.csv", f"{DAYS[0]}.csv"]
+    assert not any(path.name > "2027" for path in (tmp_path / "b").iterdir())
+
+
 def test_a_file_shows_what_to_label_and_hides_what_was_served(root: Path, tmp_path: Path) -> None:
     assert sample(root, tmp_path / "a", "--since", "2026-06-03T12:00:00Z") == 0
     ((day, images),) = read_days(tmp_path / "a").items()
@@ -190,3 +202,12 @@ def test_the_page_leads_with_a_camera_that_fell(tmp_path: Path) -> None:
     assert "Labels show that the accuracy of 1 camera fell: gate." in text
     assert "Accuracy fell below .800: shown by the labels of 2024-10-1" in text
     assert text.count('<article class="card failing" data-find="gate') == 1
+
+
+@pytest.mark.parametrize("wanted", ["--least-accuracy=.9", "--fail-if=fallen>0"])
+@pytest.mark.parametrize("labels", [[], ["--labels", "labels.csv"]])
+def test_what_only_a_sample_can_show_is_not_watched_without_one(
+    root: Path, capsys: pytest.CaptureFixture[str], wanted: str, labels: list[str]
+) -> None:
+    assert main(["drift", str(root), wanted, *labels]) == 2
+    assert "expected --labels with the folder of a sample" in capsys.readouterr().err

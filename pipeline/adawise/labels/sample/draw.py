@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -21,7 +21,7 @@ _COLUMNS = (
     "batch_number",
 )
 
-_SPAN = "SELECT epoch_us(min(time)) // $day, epoch_us(max(time)) // $day FROM served"
+_DAYS = "SELECT DISTINCT epoch_us(time) // $day AS day FROM served WHERE time <= make_timestamptz($now) ORDER BY day"
 _OF_DAY = """
 CREATE OR REPLACE TEMP TABLE of_day AS
 SELECT row_number() OVER (PARTITION BY stream_id ORDER BY topic, partition, "offset", "index") - 1 AS place,
@@ -52,8 +52,9 @@ def draw_days(
 ) -> SampledDays:
     """Draw each day (UTC) that ended and has no file in the folder, and write its file.
 
-    A day has ended once an image of a later day was served; images of it that are served afterwards are not drawn.
-    `since` is moved to the begin of its day.
+    A day has ended once it is over and an image of a later day was served; images of it that are served afterwards are
+    not drawn. Images that state a time in the future, by a camera's wrong clock, end no day. `since` is moved to the
+    begin of its day.
 
     Raises:
         SettingsError: no worker wrote to the root, or a file cannot be written.
@@ -66,8 +67,9 @@ def draw_days(
         rows = read_predictions(root, streams, midnight, None, _COLUMNS).relation(connection)
         kind = "status = 'accepted' AND label IS NOT NULL AND stream_id IS NOT NULL AND time IS NOT NULL"
         rows.filter(kind).create_view("served")
-        first, last = connection.execute(_SPAN, {"day": _DAY_US}).fetchall()[0]
-        for day in range(first, last) if first is not None else ():
+        now_us = round(datetime.now(UTC).timestamp() * 1e6)
+        days = [day for (day,) in connection.execute(_DAYS, {"day": _DAY_US, "now": now_us}).fetchall()]
+        for day in days[:-1]:
             if path_of(folder, day).exists():
                 kept += 1
                 continue
