@@ -134,7 +134,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/notes": ("errors records card output/read sink store output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
     "adawise_drift/report": ("console labels/benefit", ""),
-    "adawise_drift/request": ("errors labels/benefit/helped output/near page text", ""),
+    "adawise_drift/request": ("errors labels/benefit/helped labels/sample/days output/near page text", ""),
     "adawise_drift/show": ("labels/benefit text watch/status/facts", "rich"),
     "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),

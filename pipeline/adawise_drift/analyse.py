@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
 from adawise.labels.benefit.estimate import Among, OtherRun, estimate_benefit
-from adawise.labels.given import is_sample
 from adawise.labels.join import label
-from adawise.labels.sample.days import read_days
+from adawise.labels.sample.days import is_sample, read_days
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
 from adawise.sink.served_by import ServedSettings, read_settings

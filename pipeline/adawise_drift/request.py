@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Helped
+from adawise.labels.sample.days import is_sample
 from adawise.output.near import expect_outputs
 from adawise.text import separated
 from adawise_drift.changes.times import UTC_CLOCKS, Clocks, parse_clocks
@@ -76,7 +77,8 @@ class Limit:
         1 for the cameras that are named as such.
         """
         if self.number == "fallen":
-            found = [(camera.stream_id, float(camera.stream_id in fallen)) for camera in cameras]
+            names = dict.fromkeys([*(camera.stream_id for camera in cameras), *fallen])  # some sent nothing since
+            found = [(name, float(name in fallen)) for name in names]
         else:
             found = [(camera.stream_id, self._number(camera, events, helped)) for camera in cameras]
         beyond = [(name, value) for name, value in found if _COMPARED[self.sign](value, self.bound)]
@@ -229,7 +231,7 @@ def _expect_sample(labels: str | None, least_accuracy: float | None, limits: Seq
     """Raise SettingsError if what only a sample can show is to be watched, and there is none."""
     wanted = ["--least-accuracy"] if least_accuracy is not None else []
     wanted += [f"--fail-if {limit}" for limit in limits if limit.number == "fallen"]
-    if wanted and (labels is None or not Path(labels).is_dir()):
+    if wanted and (labels is None or not is_sample(labels)):
         raise SettingsError(
             f"{wanted[0]}: expected --labels with the folder of a sample, got {labels or 'no --labels'}; `adawise "
             "sample` draws one"

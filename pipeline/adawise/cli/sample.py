@@ -19,8 +19,8 @@ class SampleCommand(Command):
 
     People write what an image shows into the column `label` and leave the other columns as they are; what was served is
     only there as a digest. Then `adawise drift ROOT --labels FOLDER` measures accuracy with a guarantee. A day (UTC) is
-    drawn once, when an image of a later day was served: run it every night with the same folder, and days that have a
-    file stay as they are. Needs the extra `report` (pip install 'adawise[report]').
+    drawn once, when it is over and an image of a later day was served: run it every night with the same folder, and
+    days that have a file stay as they are. Needs the extra `report` (pip install 'adawise[report]').
     """
 
     name = "sample"
@@ -52,6 +52,8 @@ class SampleCommand(Command):
     @override
     def call(self) -> int:
         """Return 0, also if no day had to be drawn."""
+        from datetime import UTC, datetime
+
         from adawise.console import print_json, print_text
         from adawise.labels.sample.design import Design
         from adawise.labels.sample.draw import draw_days
@@ -60,7 +62,8 @@ class SampleCommand(Command):
 
         expect_outputs([self.root])
         design = Design(self.per_day, self.by, self.seed)
-        done = draw_days(self.root, self.output, design, streams=separated(self.streams), since=self.since)
+        streams, now = separated(self.streams), datetime.now(UTC)
+        done = draw_days(self.root, self.output, design, streams=streams, since=self.since, now=now)
         if self.as_json:
             print_json(
                 {
@@ -69,6 +72,7 @@ class SampleCommand(Command):
                     "images": done.images,
                     "cameras": done.cameras,
                     "kept": done.kept,
+                    "ahead": done.ahead,
                 }
             )
             return 0
@@ -76,4 +80,7 @@ class SampleCommand(Command):
             print_text(str(path))
         drawn = f"{counted(done.images, 'image')} of {counted(done.cameras, 'camera')} drawn"
         print_text(f"{drawn} for {counted(len(done.files), 'day')}; {counted(done.kept, 'day')} had a file already")
+        if done.ahead:
+            images = counted(done.ahead, "image")
+            print_text(f"{images} left out: they state a time in the future; correct the clocks of their cameras")
         return 0

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from adawise.errors import ChainError, SettingsError
-from adawise.labels.sample.days import read_days
+from adawise.labels.sample.days import is_sample, read_days
 from adawise.store.store import as_pattern, check_regular, is_of_no_file, open_store
 
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and optionally labelled_at)"
@@ -100,9 +100,15 @@ def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
         raise SettingsError(f"{file}, row {number}: {problem}, got {str(found)[:_ROW_TEXT]!r}; correct the file")
 
 
-def is_sample(file: str) -> bool:
-    """Return whether labels are the folder of a sample, which `adawise sample` drew, and not a file."""
-    return "://" not in file and Path(file).is_dir()
+def expect_labels(file: str) -> None:
+    """Raise SettingsError if there is no file of labels of a known format, and no sample; rows of a file are not read.
+
+    To be called before long work, at whose end the labels are read.
+    """
+    if is_sample(file):
+        read_days(Path(file))
+    else:
+        _existing(file)
 
 
 def _load_sample(connection: duckdb.DuckDBPyConnection, folder: str) -> None:

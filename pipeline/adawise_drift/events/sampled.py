@@ -10,8 +10,9 @@ evidence of a drop, so that no assumption is made on why it has none. docs/decis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
@@ -24,7 +25,7 @@ from adawise.labels.sample.days import SampledImage
 LEVEL = 0.05
 """Chance, within a year, that an interval is ever wrong, or that any camera of a fleet is ever reported in error."""
 LEAST_RESPONSE = 0.8
-"""The least share of drawn images with a label: of a day, which is else left out, and of all, for any guarantee."""
+"""The least share of drawn images with a label, over all days of a camera's year, for any guarantee."""
 LEARNED_DAYS = 28
 """Days of labels that a camera's usual accuracy is learned from."""
 YEAR_DAYS = 365
@@ -100,8 +101,11 @@ def _day(found: Sequence[SampledImage], day: int) -> SampledDay:
 
 
 def answered(days: Sequence[SampledDay]) -> list[SampledDay]:
-    """Return the days with enough labels, by time; of the others nothing is used."""
-    return sorted((day for day in days if day.response >= LEAST_RESPONSE), key=lambda day: day.day)
+    """Return the days with any label, by time.
+
+    Leaving out days of few labels would choose them by what they show, where an image has none because of its answer.
+    """
+    return sorted((day for day in days if day.response > 0.0), key=lambda day: day.day)
 
 
 # -- the interval
@@ -253,8 +257,8 @@ def by_sample(
         tolerated: drop below what was learned that is not reported.
     """
     learned = 0 if bound is not None else LEARNED_DAYS
-    usable = {name: answered(days) for name, days in drawn.items()}
-    first = min((day.day for days in drawn.values() for day in days), default=0)
+    first = _first_day({day.day for days in drawn.values() for day in days})
+    usable = {name: answered([day for day in days if day.day >= first]) for name, days in drawn.items()}
     newest = max((days[-1].day for days in usable.values() if days), default=first)
     begin = newest - (newest - first) % YEAR_DAYS
     found: dict[str, SampledAccuracy] = {}
@@ -276,6 +280,13 @@ def by_sample(
     for name, day in _alarms(paths, len(drawn), LEVEL).items():
         found[name] = replace(found[name], alarm_day=day)
     return tuple(found.values())
+
+
+def _first_day(days: Collection[int]) -> int:
+    """Return the first day since the last pause of a year, which one image of a wrong clock makes; 0 without days."""
+    ordered = sorted(days)
+    begins = [day for before, day in pairwise(ordered) if day - before >= YEAR_DAYS]
+    return begins[-1] if begins else min(ordered, default=0)
 
 
 def _level_of(name: str, drawn: Sequence[SampledDay], current: Sequence[SampledDay], begin: int) -> SampledAccuracy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field
@@ -78,7 +77,7 @@ class SweepCommand(Command):
         """Run what is left of the sweep and print the table; return 1 if a variant failed, 130 if it was stopped."""
         from adawise.app.signals import INTERRUPTED, stop_signals
         from adawise.console import paper, print_json, progress
-        from adawise.errors import SettingsError
+        from adawise.labels.given import expect_labels
         from adawise_lab.sweep.run import SweepRequest, sweep
         from adawise_lab.sweep.table import figures, show
 
@@ -92,11 +91,8 @@ class SweepCommand(Command):
             processes=self.processes,
             streams=self.streams,
         )
-        if self.labels is not None and "://" not in self.labels and not Path(self.labels).exists():
-            raise SettingsError(
-                f"--labels {self.labels}: expected a file of labels or the folder of a sample, but there is none; "
-                "name one"
-            )
+        if self.labels is not None:
+            expect_labels(self.labels)
         with stop_signals() as stop:
             done = sweep(request, stop=stop, shown=lambda total: progress("replayed", total, "shards"))
         if done.stopped:

@@ -79,7 +79,25 @@ def test_a_missing_label_counts_against_every_claim() -> None:
     assert (evidence(gone, np.array([0.9])) <= evidence(known, np.array([0.9]))).all()
 
 
-def test_days_with_few_labels_are_left_out_and_with_too_few_of_them_nothing_is_guaranteed() -> None:
+def test_days_with_few_labels_are_used_whatever_they_show() -> None:
+    # No wrong image can be labelled, so that days with many of them have few labels. Without these days 9 of 12 fail.
+    for seed in range(12):
+        known, truth = days(World(images=120), seed, 364)
+        gone = [replace(day, right=np.where(day.right == 0.0, math.nan, day.right)) for day in known]
+        ((found),) = by_sample({"gate": gone}, 0.5)
+        assert found.accuracy.low <= float(np.mean(truth)) <= found.accuracy.high
+
+
+def test_an_image_of_a_wrong_clock_long_before_changes_nothing() -> None:
+    known, _ = days(World(images=120), 9, 40)
+    fallen = [replace(day, right=np.zeros_like(day.right)) if day.day >= 20 else day for day in known]
+    stray = replace(known[0], day=known[0].day - 20_000)
+    for bound in (0.8, None):
+        assert by_sample({"gate": [stray, *fallen]}, bound) == by_sample({"gate": fallen}, bound)
+    assert by_sample({"gate": fallen}, 0.8)[0].alarm_day is not None
+
+
+def test_days_without_a_label_are_left_out_and_with_too_many_of_them_nothing_is_guaranteed() -> None:
     known, _ = days(World(images=120), 5, 10)
     silent = [replace(day, right=np.full_like(day.right, math.nan)) for day in known]
     ((some),) = by_sample({"gate": [*known[:8], silent[8], known[9]]}, 0.5)

@@ -102,6 +102,23 @@ def test_a_folder_of_something_else_is_refused_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ("none.csv", "expected a file of labels, but there is none"),
+        (".", "expected 1 to 4000 files such as 2026-06-01.csv"),
+        ("s3://labels/a.csv", "expected a file of labels on this machine"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused_before_anything_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], labels: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "recording", "-o", "out", "--grid", GRID, "--labels", labels]) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recording_that_cannot_be_read_claims_nothing(tmp_path: Path, pair_folder: PairFolder) -> None:
     request = SweepRequest(crowd.settings(pair_folder), str(tmp_path / "no"), str(tmp_path / "out"), parse_grid(GRID))
     with pytest.raises(AdawiseError, match="no"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.errors import SettingsError
+from adawise.labels.sample import draw as draw_module
 from adawise.labels.sample.days import SampledImage, digest, read_days, write_day
 from adawise.labels.sample.design import Design, divided, draw
+from adawise.labels.sample.draw import draw_days
+from adawise_drift.request import parse_limit
 from tests.drift import answers, yard
 
 WORLD = answers.World(batches=400, images=4, cameras=2)
@@ -44,16 +48,44 @@ def test_each_day_that_ended_is_drawn_once_and_the_same_for_a_seed(root: Path, t
     assert (tmp_path / "b" / f"{DAYS[0]}.csv").read_bytes() != before[f"{DAYS[0]}.csv"]
 
 
-def test_wrong_clocks_end_no_day_and_cost_no_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("now", "days", "ahead"),
+    [
+        ("2026-06-04T23:59:59", DAYS, 1),
+        ("2026-06-04T00:00:00", DAYS, 800 - 1),  # its one image at midnight has come
+        ("2026-06-03T12:00:00", DAYS[:2], 1_200 - 1),
+        ("2026-05-31T23:59:59", (), 3_199),
+    ],
+)
+def test_clocks_that_are_ahead_end_no_day_and_those_before_1970_are_left_out(
+    tmp_path: Path, now: str, days: tuple[str, ...], ahead: int
+) -> None:
     at = answers.BEGIN_US + EVERY_US * (np.arange(WORLD.rows) % 1_600)
-    at[0], at[1], at[2] = 0, 32_503_680_000_000_000, answers.BEGIN_US + EVERY_US * 1_600  # 1970, 3000, the next day
+    at[0], at[1] = -1_000_000, 32_503_680_000_000_000  # the year 3000
     rows = WORLD.table(captured_at=at, kafka_timestamp=at // 1000, label=answers.named(WORLD.answers(0.75, 1)))
     root = answers.write(tmp_path / "yard", rows, None)
-    assert sample(root, tmp_path / "a", "--since", "2026-06-01T00:00:00Z") == 0
-    assert [f"{day}.csv" for day in DAYS] == sorted(path.name for path in (tmp_path / "a").iterdir())[:3]
-    assert sample(root, tmp_path / "b") == 0
-    assert sorted(path.name for path in (tmp_path / "b").iterdir())[:2] == ["1970-01-01.csv", f"{DAYS[0]}.csv"]
-    assert not any(path.name > "2027" for path in (tmp_path / "b").iterdir())
+    drawn = draw_days(
+        str(root), tmp_path / "a", Design(8), streams=None, since=None, now=datetime.fromisoformat(f"{now}+00:00")
+    )
+    assert [path.name for path in drawn.files] == [f"{day}.csv" for day in days]
+    assert drawn.ahead == ahead
+
+
+def test_only_days_that_have_images_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = answers.BEGIN_US + EVERY_US * (np.arange(WORLD.rows) % 1_600)
+    at[0] = 0  # 1970
+    rows = WORLD.table(captured_at=at, kafka_timestamp=at // 1000, label=answers.named(WORLD.answers(0.75, 1)))
+    root = answers.write(tmp_path / "yard", rows, None)
+    looked, of_day = [], draw_module._of_day
+
+    def seen(connection: object, design: Design, day: int) -> object:
+        looked.append(day)
+        return of_day(connection, design, day)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(draw_module, "_of_day", seen)
+    now = datetime(2026, 6, 9, tzinfo=UTC)
+    draw_days(str(root), tmp_path / "a", Design(8), streams=None, since=None, now=now)
+    assert looked == [0, 20_605, 20_606, 20_607]
 
 
 def test_a_file_shows_what_to_label_and_hides_what_was_served(root: Path, tmp_path: Path) -> None:
@@ -211,3 +243,7 @@ def test_what_only_a_sample_can_show_is_not_watched_without_one(
 ) -> None:
     assert main(["drift", str(root), wanted, *labels]) == 2
     assert "expected --labels with the folder of a sample" in capsys.readouterr().err
+
+
+def test_a_camera_that_fell_and_sent_nothing_since_is_beyond_the_limit() -> None:
+    assert parse_limit("fallen>0").exceeded((), (), None, {"gone"}) == {"gone": 1.0}

@@ -82,6 +82,11 @@ def digest(*values: object) -> str:
     return sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
 
+def is_sample(labels: str) -> bool:
+    """Return whether labels are the folder of a sample, which `adawise sample` drew, and not a file."""
+    return "://" not in labels and Path(labels).is_dir()
+
+
 def day_of(path: Path) -> int | None:
     """Return the day of a file by its name, in days since 1970; None if it is no file of a sample."""
     found = _NAME.fullmatch(path.name)

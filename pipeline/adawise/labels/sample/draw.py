@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -21,7 +21,10 @@ _COLUMNS = (
     "batch_number",
 )
 
-_DAYS = "SELECT DISTINCT epoch_us(time) // $day AS day FROM served WHERE time <= make_timestamptz($now) ORDER BY day"
+_DAYS = """
+SELECT epoch_us(time) // $day AS day, time > make_timestamptz($now) AS is_ahead, count(*) FROM served
+GROUP BY ALL ORDER BY day
+"""
 _OF_DAY = """
 CREATE OR REPLACE TEMP TABLE of_day AS
 SELECT row_number() OVER (PARTITION BY stream_id ORDER BY topic, partition, "offset", "index") - 1 AS place,
@@ -39,22 +42,26 @@ WHERE stream_id = $stream AND place IN (SELECT unnest($places))
 
 @dataclass(frozen=True, slots=True)
 class SampledDays:
-    """The outcome of a draw: files written, images in them by all cameras, and how many days had one."""
+    """The outcome of a draw: files written, images in them by all cameras, and how many days had one.
+
+    `ahead`: images that state a time in the future.
+    """
 
     files: tuple[Path, ...]
     images: int
     cameras: int
     kept: int
+    ahead: int
 
 
 def draw_days(
-    root: str, folder: Path, design: Design, *, streams: Sequence[str] | None, since: datetime | None
+    root: str, folder: Path, design: Design, *, streams: Sequence[str] | None, since: datetime | None, now: datetime
 ) -> SampledDays:
     """Draw each day (UTC) that ended and has no file in the folder, and write its file.
 
     A day has ended once it is over and an image of a later day was served; images of it that are served afterwards are
-    not drawn. Images that state a time in the future, by a camera's wrong clock, end no day. `since` is moved to the
-    begin of its day.
+    not drawn. Images that state a time after `now`, by a camera's wrong clock, end no day, and those before 1970 are
+    left out. `since` is moved to the begin of its day.
 
     Raises:
         SettingsError: no worker wrote to the root, or a file cannot be written.
@@ -65,11 +72,12 @@ def draw_days(
     with translated(root), duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         rows = read_predictions(root, streams, midnight, None, _COLUMNS).relation(connection)
-        kind = "status = 'accepted' AND label IS NOT NULL AND stream_id IS NOT NULL AND time IS NOT NULL"
+        kind = "status = 'accepted' AND label IS NOT NULL AND stream_id IS NOT NULL AND epoch_us(time) >= 0"
         rows.filter(kind).create_view("served")
-        now_us = round(datetime.now(UTC).timestamp() * 1e6)
-        days = [day for (day,) in connection.execute(_DAYS, {"day": _DAY_US, "now": now_us}).fetchall()]
-        for day in days[:-1]:
+        now_us = round(now.timestamp() * 1e6)
+        counted = connection.execute(_DAYS, {"day": _DAY_US, "now": now_us}).fetchall()
+        ahead = sum(count for _, is_ahead, count in counted if is_ahead)
+        for day in [day for day, is_ahead, _ in counted if not is_ahead][:-1]:
             if path_of(folder, day).exists():
                 kept += 1
                 continue
@@ -78,7 +86,7 @@ def draw_days(
                 files.append(write_day(folder, day, found))
                 images += len(found)
                 cameras |= {each.stream_id for each in found}
-    return SampledDays(tuple(files), images, len(cameras), kept)
+    return SampledDays(tuple(files), images, len(cameras), kept, ahead)
 
 
 def _of_day(connection: duckdb.DuckDBPyConnection, design: Design, day: int) -> Iterator[SampledImage]:
