@@ -82,5 +82,7 @@ class SampleCommand(Command):
         print_text(f"{drawn} for {counted(len(done.files), 'day')}; {counted(done.kept, 'day')} had a file already")
         if done.ahead:
             images = counted(done.ahead, "image")
-            print_text(f"{images} left out: they state a time in the future; correct the clocks of their cameras")
+            print_text(
+                f"{images} of a time in the future end no day yet; if it is far, correct the clocks of the cameras"
+            )
         return 0

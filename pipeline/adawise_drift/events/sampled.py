@@ -257,7 +257,7 @@ def by_sample(
         tolerated: drop below what was learned that is not reported.
     """
     learned = 0 if bound is not None else LEARNED_DAYS
-    first = _first_day({day.day for days in drawn.values() for day in days})
+    first = _first_day({day.day for days in drawn.values() for day in answered(days)})
     usable = {name: answered([day for day in days if day.day >= first]) for name, days in drawn.items()}
     newest = max((days[-1].day for days in usable.values() if days), default=first)
     begin = newest - (newest - first) % YEAR_DAYS
@@ -270,6 +270,11 @@ def by_sample(
         judged = [day for day in after if day.day >= begin]
         if result.why or not judged:
             continue
+        if before and (known := _response(before)) < LEAST_RESPONSE:  # what has no label would count as wrong for good
+            of = f"{known:.0%} of the draws of the first {LEARNED_DAYS} days have a label"
+            why = f"{of}, and to learn from them takes {LEAST_RESPONSE:.0%}; give --least-accuracy"
+            found[name] = replace(result, why=why)
+            continue
         if bound is None:
             at = float(np.mean([(day.weight * day.terms(0.0)).mean() for day in before])) - tolerated
             path = evidence_of_drop(before, judged, tolerated)
@@ -277,28 +282,39 @@ def by_sample(
             at, path = bound, evidence(judged, np.array([bound]))[:, 0]
         paths[name] = {day.day: float(value) for day, value in zip(judged, path, strict=True)}
         found[name] = replace(result, bound=at, evidence=float(path[-1]))
-    for name, day in _alarms(paths, len(drawn), LEVEL).items():
+    cameras = sum(any(day.day >= first for day in days) for days in drawn.values())
+    for name, day in _alarms(paths, cameras, LEVEL).items():
         found[name] = replace(found[name], alarm_day=day)
     return tuple(found.values())
 
 
 def _first_day(days: Collection[int]) -> int:
-    """Return the first day since the last pause of a year, which one image of a wrong clock makes; 0 without days."""
+    """Return the first day since the last pause of a year, which one image of a wrong clock makes; 0 without days.
+
+    Days are those with a label: a file without any begins nothing.
+    """
     ordered = sorted(days)
     begins = [day for before, day in pairwise(ordered) if day - before >= YEAR_DAYS]
     return begins[-1] if begins else min(ordered, default=0)
 
 
+def _response(days: Sequence[SampledDay]) -> float:
+    """Return the share of the draws of these days that have a label; 0 without days."""
+    return float(np.concatenate([np.isfinite(day.right) for day in days]).mean()) if days else 0.0
+
+
 def _level_of(name: str, drawn: Sequence[SampledDay], current: Sequence[SampledDay], begin: int) -> SampledAccuracy:
     """Return the interval of a camera's answered days of this year, or why there is none."""
-    last = max((day.day for day in current or drawn), default=begin)
-    reached = [np.isfinite(day.right) for day in drawn if begin <= day.day <= last]
-    response = float(np.concatenate(reached).mean()) if reached else 0.0
+    last = max((day.day for day in current or drawn if day.day >= begin), default=begin)
+    reached = [day for day in drawn if begin <= day.day <= last]
+    response = _response(reached)
     draws, known = sum(len(day.right) for day in current), interval(current)
     found = SampledAccuracy(name, begin, last, len(current), draws, response, known)
     if current and response >= LEAST_RESPONSE:
         return found
     why = f"{response:.0%} of the draws have a label, and a guarantee needs {LEAST_RESPONSE:.0%}"
+    if not reached:
+        why = "no image was drawn since the year of the sample began"
     return replace(found, accuracy=Interval(math.nan, math.nan, math.nan), why=why)
 
 

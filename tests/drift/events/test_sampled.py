@@ -88,6 +88,33 @@ def test_days_with_few_labels_are_used_whatever_they_show() -> None:
         assert found.accuracy.low <= float(np.mean(truth)) <= found.accuracy.high
 
 
+def test_nothing_is_learned_from_days_with_few_labels() -> None:
+    known, _ = days(World(images=120), 6, 120)
+    few = [replace(day, right=np.where(np.arange(len(day.right)) < 10, math.nan, day.right)) for day in known[:28]]
+    ((found),) = by_sample({"gate": [*few, *known[28:]]})
+    assert found.why.startswith("50% of the draws of the first 28 days have a label")
+    assert found.alarm_day is None
+    ((held),) = by_sample({"gate": [*few[:10], *known[10:]]})
+    assert held.why == ""
+
+
+def test_a_file_without_labels_after_a_pause_of_a_year_begins_nothing() -> None:
+    known, _ = days(World(images=120), 9, 40)
+    fallen = [replace(day, right=np.zeros_like(day.right)) if day.day >= 20 else day for day in known]
+    later = replace(known[0], day=known[0].day + 20_000, right=np.full_like(known[0].right, math.nan))
+    alone, both = (by_sample({"gate": fallen, "dock": dock}, 0.8) for dock in (known[:5], [*known[:5], later]))
+    assert {each.stream_id: each.alarm_day for each in both} == {each.stream_id: each.alarm_day for each in alone}
+    assert any(each.alarm_day is not None for each in both)
+
+
+def test_a_camera_of_before_the_pause_is_said_to_have_no_images() -> None:
+    known, _ = days(World(images=120), 9, 20)
+    stray = replace(known[0], day=known[0].day - 20_000)
+    found = {each.stream_id: each for each in by_sample({"gate": known, "dock": [stray]}, 0.8)}
+    assert found["dock"].why == "no image was drawn since the year of the sample began"
+    assert found["dock"].first_day == found["dock"].last_day == found["gate"].first_day
+
+
 def test_an_image_of_a_wrong_clock_long_before_changes_nothing() -> None:
     known, _ = days(World(images=120), 9, 40)
     fallen = [replace(day, right=np.zeros_like(day.right)) if day.day >= 20 else day for day in known]
